@@ -1,0 +1,193 @@
+"""The contract of a backend: what it owes to carry a `Plan` out. No operator is named here.
+
+A backend gives memory and arrays, and binds a plan to one slot's memory as a *program*. The
+program holds everything that is decided before the first run: launches with packed arguments,
+streams, events, a captured graph. A run then only sets inputs, issues and collects.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+from asyncnet_gpu.plan.cost import DeviceModel
+from asyncnet_gpu.plan.types import Plan
+from asyncnet_gpu.specs import TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramOptions:
+    """What a user chose for an executable and a program must know.
+
+    Attributes
+    ----------
+    timeout_s
+        Longest that any wait inside the program may take.
+    blas_threads
+        Threads of the BLAS library while a run is under way on the CPU; None leaves them alone.
+    adversary_seed
+        Seed of a hostile but legal order of steps, for tests; None runs as planned.
+    devices
+        Physical device of each logical device; None is the identity.
+    """
+
+    timeout_s: float = 600.0
+    blas_threads: int | None = None
+    adversary_seed: int | None = None
+    devices: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepError:
+    """What went wrong in a step, and when, so that the first error in time can win."""
+
+    step: int
+    error: BaseException
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One step as it really ran: seconds on the clock of the run (start of the run is 0)."""
+
+    step: int
+    start_s: float
+    end_s: float
+
+
+@final
+@dataclass(slots=True)
+class Execution:
+    """One execution of a program: filled in by the program, read by the run.
+
+    Attributes
+    ----------
+    inputs
+        Blob name to array of the backend's kind, already checked against the plan.
+    outputs
+        Output key to a fresh array that the caller may keep; set when the execution succeeded.
+    errors
+        Every step that failed.
+    cancelled
+        Set by the caller; the program then starts no further step.
+    passed
+        Node ids of the barriers passed so far.
+    slices
+        A list when the execution is traced; None costs nothing.
+    """
+
+    inputs: Mapping[str, Any]
+    outputs: dict[str, Any] = field(default_factory=dict)
+    errors: list[StepError] = field(default_factory=list)
+    cancelled: bool = False
+    passed: set[int] = field(default_factory=set)
+    slices: list[Slice] | None = None
+    started_s: float = field(default_factory=time.perf_counter)
+
+    def fail(self, step: int, error: BaseException) -> None:
+        """Note that a step failed now; step -1 means outside any step."""
+        self.errors.append(StepError(step, error, time.perf_counter()))
+
+
+class AbstractProgram(ABC):
+    """A plan bound to the memory of one slot. At most one execution is under way at a time."""
+
+    @abstractmethod
+    def execute(self, execution: Execution, timeout_s: float) -> bool:
+        """Carry the plan out and wait.
+
+        Errors of steps go into `execution`. Every event is signalled even after an error; steps
+        that depend on a failed one do not run. Returns False if `timeout_s` passed first: the
+        program must then be thrown away with `abandon`.
+        """
+
+    @abstractmethod
+    def start(self, execution: Execution, on_done: Callable[[], None]) -> None:
+        """Issue the plan and return at once; `on_done` is called from another thread at the end."""
+
+    @abstractmethod
+    def barrier_reached(self, execution: Execution, node: int) -> bool:
+        """Whether the current execution has passed a barrier; never blocks."""
+
+    @abstractmethod
+    def stuck_at(self, execution: Execution) -> tuple[int, ...]:
+        """Steps that were started and have not finished, for the error after a time-out."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything. The program is idle."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Let go of a program whose execution never ended: never blocks, may leak what is in use."""
+
+
+class AbstractBackend(ABC):
+    """One kind of device. Found by folder name; see `asyncnet_gpu.backends.load`."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def xp(self) -> Any:
+        """Array namespace: numpy or cupy."""
+
+    @abstractmethod
+    def n_devices(self) -> int | None:
+        """Number of devices that answer; None when there are as many as a net asks for."""
+
+    @abstractmethod
+    def model(self) -> DeviceModel:
+        """Rates for the cost-aware allocator and the simulator."""
+
+    @abstractmethod
+    def alignment(self) -> int:
+        """Alignment of blobs in an arena, in bytes."""
+
+    @abstractmethod
+    def adopt(self, value: object, spec: TensorSpec, device: int) -> Any:
+        """Return `value` as an array of this backend, without a copy where that is possible.
+
+        Ordered after what its producer has enqueued. Shape and dtype must be those of `spec`
+        (Python numbers and lists are converted); else `ShapeError`.
+        """
+
+    @abstractmethod
+    def to_numpy(self, array: Any) -> Any:
+        """Return a NumPy copy or view of an array of this backend, after what is still writing it."""
+
+    @abstractmethod
+    def load_values(self, plan: Plan, options: ProgramOptions) -> Mapping[int, Any]:
+        """Allocate and fill the persistent storages (parameters, states, constants) of a plan.
+
+        Returns storage id to buffer; shared by all slots.
+        """
+
+    @abstractmethod
+    def program(
+        self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions
+    ) -> AbstractProgram:
+        """Bind the plan to a new slot: arenas, streams, events, launches.
+
+        Raises
+        ------
+        OutOfDeviceMemoryError
+            With what was asked and what is free; nothing is left allocated.
+        DeviceError
+            If a stream or event cannot be made; nothing is left allocated.
+        """
+
+    @abstractmethod
+    def read_value(self, buffer: Any, spec: TensorSpec) -> Any:
+        """Return a persistent storage (see `load_values`) as a fresh NumPy array."""
+
+    @abstractmethod
+    def write_value(self, buffer: Any, array: Any) -> None:
+        """Overwrite a persistent storage with a NumPy array; no run is in flight."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what `load_values` allocated and everything else the backend holds."""

@@ -1,0 +1,576 @@
+"""`AsyncNet`: the definition that a user writes, checked while it is written."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asyncnet_gpu import ops
+from asyncnet_gpu.barrier import AsyncNetBarrier
+from asyncnet_gpu.blob import Blob
+from asyncnet_gpu.errors import NetError, ShapeError, message
+from asyncnet_gpu.ops.base import REQUIRED
+from asyncnet_gpu.specs import DTYPES, TensorSpec, spec
+
+if TYPE_CHECKING:
+    from asyncnet_gpu.executor import Executable
+    from asyncnet_gpu.ops.base import Attrs, Op
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+After = Sequence["Blob | AsyncNetBarrier | str"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDef:
+    """A blob that no operator makes: kind is input, parameter, state or constant."""
+
+    name: str
+    spec: TensorSpec
+    kind: str
+    device: int
+    value: np.ndarray[Any, Any] | None
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDef:
+    """An operator's use as written: blob and node names, not yet resolved."""
+
+    name: str
+    op: Op
+    attrs: Attrs
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    device: int
+    after: tuple[str, ...]
+    line: str
+
+
+def _user_line() -> str:
+    """Return ``file:line`` of the nearest frame outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+class AsyncNet:
+    """A net of operators, defined once and run serially, on streams or as a CUDA graph.
+
+    Every operator in `asyncnet_gpu.ops` is a method in snake_case. It takes blobs by position
+    (NumPy arrays and numbers become constants), attributes by keyword, and optionally ``name=`` and
+    ``after=[...]`` (blobs, barriers or node names that must come first). Shapes and dtypes are
+    inferred at once and errors name the line that made them.
+
+    Parameters
+    ----------
+    name
+        Shown in plans, errors and traces.
+
+    Examples
+    --------
+    >>> net = AsyncNet("double")
+    >>> x = net.input("x", (3,), "float32")
+    >>> net.output(net.add(x, x, name="y"))
+    >>> with net.compile(backend="cpu") as exe:
+    ...     print(exe.run(x=[1, 2, 3])["y"])
+    [2. 4. 6.]
+    """
+
+    def __init__(self, name: str = "net") -> None:
+        self.name = name
+        self.definitions: list[NodeDef] = []
+        self.outputs: dict[str, str] = {}
+        self._sources: dict[str, SourceDef] = {}
+        self._specs: dict[str, TensorSpec] = {}
+        self._devices: dict[str, int] = {}
+        self._node_names: dict[str, str] = {}  # node name -> line
+        self._last_writer: dict[str, str] = {}  # blob name -> node name
+        self._counts: dict[str, int] = {}
+        self._device = 0
+
+    # -- sources ---------------------------------------------------------------------------
+
+    def input(self, name: str, shape: Sequence[int] | int, dtype: object = "float32") -> Blob:
+        """Declare a blob that the caller gives to each run.
+
+        Parameters
+        ----------
+        name
+            Keyword of ``exe.run``.
+        shape, dtype
+            Static; an array of another shape or dtype is refused by the run.
+
+        Raises
+        ------
+        NetError
+            If the name is taken.
+        ShapeError
+            If an extent is negative or the dtype is not supported.
+        """
+        return self._source(name, spec(shape, dtype, where=f"input {name!r}"), "input", None)
+
+    def parameter(self, name: str, value: object) -> Blob:
+        """Declare a persistent blob with a first value; every slot sees the same bytes.
+
+        The array is copied when the net is compiled. Operators that update in place
+        (``net.assign`` and others) change it for all later runs.
+        """
+        array = self._array(name, value)
+        return self._source(name, TensorSpec(array.shape, array.dtype), "parameter", array)
+
+    def constant(self, value: object, *, dtype: object = None, name: str | None = None) -> Blob:
+        """Declare a value that never changes; operators on constants run once, when compiling."""
+        name = self._auto_name("constant") if name is None else name
+        array = self._array(name, value, dtype)
+        return self._source(name, TensorSpec(array.shape, array.dtype), "constant", array)
+
+    def output(self, *blobs: Blob, **named: Blob) -> None:
+        """Mark blobs as results of a run: by their own name, or by keyword under another."""
+        for key, blob in [*((b.name if isinstance(b, Blob) else "", b) for b in blobs), *named.items()]:
+            self._own(blob, "output")
+            if key in self.outputs and self.outputs[key] != blob.name:
+                raise NetError(
+                    message(
+                        "net.output", f"output {key!r} is declared twice",
+                        expected="one blob for each output name", got=blob.name,
+                        remedy="Pass it under another keyword.",
+                    )
+                )  # fmt: skip
+            self.outputs[key] = blob.name
+
+    # -- operators -------------------------------------------------------------------------
+
+    def __getattr__(self, attribute: str) -> Callable[..., Any]:
+        # Reached only for names that are no attribute: operators are found by file, not listed.
+        if attribute.startswith("_"):
+            raise AttributeError(attribute)
+        op = ops.registry().get(attribute)
+        if op is None:
+            near = difflib.get_close_matches(attribute, ops.registry(), n=1)
+            hint = f" Did you mean net.{near[0]}?" if near else " See dir(net) for all of them."
+            raise AttributeError(f"[net] {attribute!r} is no operator of asyncnet_gpu.{hint}")
+        return _method(op, self)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *ops.registry()})
+
+    def call(
+        self, fn: Callable[..., object], *blobs: object, shape: Any, dtype: Any,
+        name: str | Sequence[str] | None = None, after: After = (),
+    ) -> Any:  # fmt: skip
+        """Add the user's own function ``fn(xp, *arrays, out=array)``.
+
+        Parameters
+        ----------
+        fn
+            Called with numpy or cupy, the input arrays (read only, possibly strided) and the
+            output to fill; it must not keep them. For several outputs ``out`` is a tuple.
+        shape, dtype
+            Of the output; lists of shapes and dtypes for several outputs.
+        """
+        several = isinstance(shape, list)
+        shapes = tuple(tuple(s) for s in shape) if several else (
+            (shape,) if isinstance(shape, int) else tuple(shape),)
+        dtypes = tuple(dtype) if isinstance(dtype, (list, tuple)) else (dtype,) * len(shapes)
+        attrs = {"fn": fn, "shapes": shapes, "dtypes": tuple(np.dtype(d).name for d in dtypes)}
+        outs = self.add(ops.registry()["call"], blobs, attrs, name=name, after=after)
+        return tuple(outs) if several else outs[0]
+
+    def kernel(
+        self, source: str, entry: str, args: Sequence[object], *, out: Any,
+        grid: int | Sequence[int], block: int | Sequence[int], cpu: Callable[..., object] | None = None,
+        shared_bytes: int = 0, name: str | Sequence[str] | None = None, after: After = (),
+    ) -> Any:  # fmt: skip
+        """Add the user's own CUDA C++ kernel and its CPU twin.
+
+        Parameters
+        ----------
+        source, entry
+            CUDA C++ and the name (``extern "C"``) or name expression of the ``__global__``.
+        args
+            Blobs, and NumPy scalars passed by value, in the order of the kernel's parameters. The
+            outputs follow as last parameters.
+        out
+            ``(shape, dtype)``, or a list of such pairs.
+        grid, block
+            Blocks and threads per block; up to three extents.
+        cpu
+            ``cpu(xp, *args, out=array)``, the same function on NumPy arrays. Without it the net
+            runs on CUDA only.
+        """
+        outs = list(out) if isinstance(out, list) else [out]
+        slots: list[object] = [None if isinstance(a, (Blob, np.ndarray)) and np.ndim(a) else a
+                               for a in args]
+        blobs = [a for a, s in zip(args, slots, strict=True) if s is None]
+        attrs = {
+            "source": source, "entry": entry, "args": tuple(slots),
+            "grid": _extents(grid), "block": _extents(block), "cpu": cpu,
+            "shapes": tuple((s,) if isinstance(s, int) else tuple(s) for s, _ in outs),
+            "dtypes": tuple(np.dtype(d).name for _, d in outs), "shared_bytes": int(shared_bytes),
+        }  # fmt: skip
+        made = self.add(ops.registry()["kernel"], blobs, attrs, name=name, after=after)
+        return tuple(made) if isinstance(out, list) else made[0]
+
+    def barrier(
+        self, *blobs: Blob, name: str | None = None, cross_device: bool | None = None,
+        outputs: Sequence[object] | None = None, after: After = (),
+    ) -> AsyncNetBarrier:  # fmt: skip
+        """Order without computing: what uses one of `blobs` later starts after all their makers.
+
+        With no blobs: everything defined before happens before everything defined after. On CUDA
+        this is events recorded and waited across streams; the host does not stop.
+
+        Parameters
+        ----------
+        blobs
+            Pass through in place; go on using the same handles.
+        cross_device
+            True lets the blobs live on several devices (the default when they do).
+        outputs
+            Only for definitions from elsewhere: must be the blobs themselves.
+
+        Raises
+        ------
+        NetError
+            If `outputs` differ from `blobs` (an out-of-place barrier orders nothing), a blob is
+            given twice, or `cross_device` is False for blobs on several devices.
+        """
+        names = tuple(self._own(blob, "barrier").name for blob in blobs)
+        self._check_barrier(names, outputs, cross_device)
+        several = len({self._devices[n] for n in names}) > 1
+        whole = not names or several or bool(cross_device)
+        op = ops.registry()["async_net_barrier" if whole else "async_barrier"]
+        node = self._node_name(op, name)
+        device = self._devices[names[0]] if names else self._device
+        self._append(op, node, {}, names, names, device, after)
+        return AsyncNetBarrier(self, node, names)
+
+    def add(
+        self, op: Op, operands: Sequence[object], attrs: Attrs, *,
+        name: str | Sequence[str] | None = None, after: After = (),
+    ) -> tuple[Blob, ...]:  # fmt: skip
+        """Add a node for `op`; the methods named after operators all end here.
+
+        Parameters
+        ----------
+        name
+            Of the node and its output; a sequence names each of several outputs.
+
+        Returns
+        -------
+        One blob for each output of the operator.
+        """
+        line = _user_line()
+        try:
+            names = self._operands(op, operands)
+            full = self._attrs(op, attrs)
+            specs = tuple(self._specs[n] for n in names)
+            op.check_inputs(specs)
+            outs = op.infer(specs, full)
+        except (ShapeError, NetError) as error:
+            error.add_note(f"while adding {op.name!r} (node {name!r}) to net {self.name!r} at {line}")
+            raise
+        out_names = tuple(names[i] for i in op.mutates)
+        node = self._node_name(op, name if isinstance(name, str) or name is None else name[0])
+        if op.mutates:
+            self._check_mutable(op, out_names)
+        else:
+            out_names = self._output_names(node, name, len(outs))
+        self._append(op, node, full, names, out_names, self._device, after)
+        for out, out_spec in zip(out_names, outs, strict=True):
+            self._specs[out] = out_spec
+            self._devices.setdefault(out, self._device)
+        return tuple(Blob(self, n, self._specs[n]) for n in out_names)
+
+    @contextmanager
+    def device(self, index: int) -> Iterator[None]:
+        """Place what is added inside on logical device `index` (the same on every backend)."""
+        if not isinstance(index, int) or index < 0:
+            raise NetError(
+                message("net.device", f"device {index!r}", expected="an integer of at least 0",
+                        got=repr(index), remedy="Devices are counted from 0.")
+            )  # fmt: skip
+        outer, self._device = self._device, index
+        try:
+            yield
+        finally:
+            self._device = outer
+
+    # -- reading and compiling -------------------------------------------------------------
+
+    @property
+    def sources(self) -> tuple[SourceDef, ...]:
+        """Inputs, parameters, states and constants in order of definition."""
+        return tuple(self._sources.values())
+
+    @property
+    def n_devices(self) -> int:
+        """Number of logical devices that the net names."""
+        return 1 + max([0, *self._devices.values(), *(d.device for d in self.definitions)])
+
+    def blob(self, name: str) -> Blob:
+        """Return the handle of a blob by name."""
+        if name not in self._specs:
+            raise self._unknown(name, "blob", self._specs)
+        return Blob(self, name, self._specs[name])
+
+    def spec_of(self, name: str) -> TensorSpec:
+        """Return shape and dtype of a blob by name."""
+        return self._specs[name]
+
+    def check_complete(self) -> None:
+        """Raise `NetError` if the net cannot be compiled yet."""
+        if not self.outputs:
+            raise NetError(
+                message(f"net {self.name!r}", "no outputs", expected="at least one", got="none",
+                        remedy="Call net.output(blob).")
+            )  # fmt: skip
+
+    def compile(self, **options: Any) -> Executable:
+        """Plan, prove and load the net; see `asyncnet_gpu.compile` for the options."""
+        from asyncnet_gpu.api import compile as compile_net
+
+        return compile_net(self, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the definition as JSON-able data; see `asyncnet_gpu.serialize`."""
+        from asyncnet_gpu.serialize import net_to_dict
+
+        return net_to_dict(self)
+
+    @staticmethod
+    def from_dict(
+        data: Mapping[str, Any], *, functions: Mapping[str, Callable[..., object]] | None = None
+    ) -> AsyncNet:
+        """Rebuild a net from `to_dict`; user functions are given by name, never imported."""
+        from asyncnet_gpu.serialize import net_from_dict
+
+        return net_from_dict(data, functions=functions)
+
+    def __repr__(self) -> str:
+        return (
+            f"<AsyncNet {self.name!r}: {len(self.definitions)} nodes, "
+            f"{len(self._sources)} sources, {len(self.outputs)} outputs>"
+        )
+
+    # -- checks ----------------------------------------------------------------------------
+
+    def _array(self, name: str, value: object, dtype: object = None) -> np.ndarray[Any, Any]:
+        if hasattr(value, "get") and hasattr(value, "__cuda_array_interface__"):
+            value = value.get()
+        array = np.array(value, dtype=dtype, order="C")  # type: ignore[call-overload]
+        if array.dtype.name not in DTYPES:
+            spec(array.shape, array.dtype, where=f"parameter {name!r}")
+        return array  # type: ignore[no-any-return]
+
+    def _source(
+        self, name: str, blob_spec: TensorSpec, kind: str, value: np.ndarray[Any, Any] | None
+    ) -> Blob:
+        self._claim_blob(name)
+        line = _user_line()
+        self._sources[name] = SourceDef(name, blob_spec, kind, self._device, value, line)
+        self._specs[name] = blob_spec
+        self._devices[name] = self._device
+        return Blob(self, name, blob_spec)
+
+    def _claim_blob(self, name: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise NetError(
+                message("net", f"bad name {name!r}", expected="a non-empty string",
+                        got=type(name).__name__, remedy="Name the blob.")
+            )  # fmt: skip
+        if name in self._specs:
+            raise NetError(
+                message(
+                    "net", f"the name {name!r} is taken", expected="a new name",
+                    got=f"a second {name!r} at {_user_line()}", remedy="Give another name=.",
+                )
+            )  # fmt: skip
+
+    def _auto_name(self, stem: str) -> str:
+        while True:
+            count = self._counts[stem] = self._counts.get(stem, 0) + 1
+            name = f"{stem}_{count}"
+            if name not in self._specs and name not in self._node_names:
+                return name
+
+    def _node_name(self, op: Op, name: str | None) -> str:
+        if name is None:
+            return self._auto_name(op.name)
+        if name in self._node_names:
+            raise NetError(
+                message(
+                    "net", f"the node name {name!r} is taken",
+                    expected=f"a new name (first used at {self._node_names[name]})",
+                    got=f"a second {name!r} at {_user_line()}", remedy="Give another name=.",
+                )
+            )  # fmt: skip
+        return name
+
+    def _output_names(
+        self, node: str, name: str | Sequence[str] | None, count: int
+    ) -> tuple[str, ...]:
+        if name is not None and not isinstance(name, str):
+            names = tuple(name)
+            if len(names) != count:
+                raise NetError(
+                    message("net", f"names for node {node!r}", expected=f"{count} names",
+                            got=len(names), remedy="Give one name for each output.")
+                )  # fmt: skip
+        else:
+            names = (node,) if count == 1 else tuple(f"{node}.{i}" for i in range(count))
+        for out in names:
+            self._claim_blob(out)
+        return names
+
+    def _own(self, blob: object, where: str) -> Blob:
+        if isinstance(blob, str):
+            return self.blob(blob)
+        if not isinstance(blob, Blob) or blob.net is not self:
+            raise NetError(
+                message(
+                    f"net.{where}", "not a blob of this net", expected=f"a blob of net {self.name!r}",
+                    got=repr(blob), remedy="Pass what net.input, net.parameter or an operator returned.",
+                )
+            )  # fmt: skip
+        return blob
+
+    def _operands(self, op: Op, operands: Sequence[object]) -> tuple[str, ...]:
+        like = next((o.dtype for o in operands if isinstance(o, Blob)), None)
+        names = []
+        for operand in operands:
+            if isinstance(operand, (Blob, str)):
+                names.append(self._own(operand, op.name).name)
+            elif isinstance(operand, (bool, int, float)) and like is not None:
+                names.append(self.constant(operand, dtype=like).name)
+            elif isinstance(operand, (bool, int, float, np.generic, np.ndarray, list)):
+                names.append(self.constant(operand).name)
+            else:
+                self._own(operand, op.name)
+        return tuple(names)
+
+    def _attrs(self, op: Op, attrs: Attrs) -> dict[str, Any]:
+        full = {**op.attrs, **attrs}
+        if len(full) != len(op.attrs):
+            unknown = sorted(set(attrs) - set(op.attrs))
+            raise NetError(
+                message(
+                    op.name, f"unknown attribute {', '.join(unknown)}",
+                    expected=", ".join(op.attrs) or "none", got=", ".join(unknown),
+                    remedy=f"See help(net.{op.name}).",
+                )
+            )  # fmt: skip
+        for key, value in full.items():
+            if value is REQUIRED:
+                raise NetError(
+                    message(op.name, f"attribute {key!r} is missing", expected=f"{key}=...",
+                            got="nothing", remedy=f"See help(net.{op.name}).")
+                )  # fmt: skip
+        return full
+
+    def _check_mutable(self, op: Op, names: tuple[str, ...]) -> None:
+        for name in names:
+            source = self._sources.get(name)
+            if source is None or source.kind not in ("parameter", "state"):
+                raise NetError(
+                    message(
+                        op.name, f"cannot update {name!r} in place", expected="a parameter of the net",
+                        got=source.kind if source else "the result of an operator",
+                        remedy="Declare it with net.parameter.",
+                    )
+                )  # fmt: skip
+            self._sources[name] = SourceDef(
+                name, source.spec, "state", source.device, source.value, source.line
+            )
+
+    def _check_barrier(
+        self, names: tuple[str, ...], outputs: Sequence[object] | None, cross_device: bool | None
+    ) -> None:
+        given = names if outputs is None else tuple(
+            o.name if isinstance(o, Blob) else str(o) for o in outputs)
+        if given != names:
+            raise NetError(
+                message(
+                    "barrier", "a barrier given out of place would order nothing",
+                    expected=f"outputs equal to inputs {list(names)}", got=list(given),
+                    remedy="Leave outputs out and go on using the same blobs.",
+                )
+            )  # fmt: skip
+        if len(set(names)) != len(names):
+            raise NetError(
+                message("barrier", "a blob is given twice", expected="different blobs",
+                        got=list(names), remedy="Name each blob once.")
+            )  # fmt: skip
+        devices = sorted({self._devices[n] for n in names})
+        if cross_device is False and len(devices) > 1:
+            raise NetError(
+                message("barrier", "blobs on several devices", expected="one device",
+                        got=f"devices {devices}", remedy="Pass cross_device=True.")
+            )  # fmt: skip
+
+    def _after(self, node: str, after: After) -> tuple[str, ...]:
+        if isinstance(after, (str, Blob, AsyncNetBarrier)):
+            after = (after,)
+        names = []
+        for item in after:
+            name = item.name if isinstance(item, (Blob, AsyncNetBarrier)) else item
+            if name == node:
+                raise NetError(
+                    message("net", f"node {node!r} is to run after itself", expected="no cycle",
+                            got=f"after=[{name!r}]", remedy="Take it out of after=.")
+                )  # fmt: skip
+            if isinstance(item, Blob) or name not in self._node_names:
+                if name in self._sources and name not in self._last_writer:
+                    continue  # a source is there before the run starts
+                if name not in self._last_writer:
+                    raise self._unknown(name, "node", self._node_names)
+                name = self._last_writer[name]
+            names.append(name)
+        return tuple(dict.fromkeys(names))
+
+    def _append(
+        self, op: Op, node: str, attrs: Attrs, inputs: tuple[str, ...], outputs: tuple[str, ...],
+        device: int, after: After,
+    ) -> None:  # fmt: skip
+        line = _user_line()
+        names = self._after(node, after)
+        self._node_names[node] = line
+        for out in outputs:
+            self._last_writer[out] = node
+        self.definitions.append(NodeDef(node, op, attrs, inputs, outputs, device, names, line))
+
+    def _unknown(self, name: object, what: str, known: Mapping[str, object]) -> NetError:
+        near = difflib.get_close_matches(str(name), list(known), n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else (
+            "Name something defined before; a later one would close a cycle.")
+        return NetError(
+            message(f"net {self.name!r}", f"unknown {what} {name!r} at {_user_line()}",
+                    expected=f"the name of a {what} defined earlier", got=repr(name), remedy=remedy)
+        )  # fmt: skip
+
+
+def _extents(value: int | Sequence[int]) -> tuple[int, int, int]:
+    extents = (value,) if isinstance(value, int) else tuple(value)
+    x, y, z = (*extents, 1, 1, 1)[:3]
+    return int(x), int(y), int(z)
+
+
+def _method(op: Op, net: AsyncNet) -> Callable[..., Any]:
+    """Return the bound method of an operator: blobs by position, attributes by keyword."""
+
+    def method(*operands: object, name: Any = None, after: After = (), **attrs: Any) -> Any:
+        outs = net.add(op, operands, attrs, name=name, after=after)
+        return outs[0] if len(outs) == 1 else outs
+
+    method.__name__ = method.__qualname__ = op.name
+    method.__doc__ = op.doc
+    return method

@@ -1,0 +1,119 @@
+"""The user's own operators: a Python function over arrays, or a CUDA kernel with a CPU twin."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from asyncnet_gpu.errors import UnsupportedOpError, message
+from asyncnet_gpu.ops.base import (
+    REQUIRED,
+    Arrays,
+    Attrs,
+    Cost,
+    KernelLaunch,
+    Launch,
+    Op,
+    Specs,
+)
+from asyncnet_gpu.specs import spec
+
+
+def _infer(ins: Specs, attrs: Attrs) -> Specs:
+    pairs = zip(attrs["shapes"], attrs["dtypes"], strict=True)
+    return tuple([spec(shape, dtype, where="call") for shape, dtype in pairs])
+
+
+def _single(outs: Arrays) -> Any:
+    return outs[0] if len(outs) == 1 else tuple(outs)
+
+
+def _bind_call(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+    return partial(attrs["fn"], xp, *ins, out=_single(outs))
+
+
+def _reference_call(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
+    pairs = zip(attrs["shapes"], attrs["dtypes"], strict=True)
+    outs = [np.empty(shape, dtype) for shape, dtype in pairs]
+    attrs["fn"](np, *ins, out=_single(outs))
+    return tuple(outs)
+
+
+def _kernel_args(ins: Arrays, attrs: Attrs) -> list[Any]:
+    arrays = iter(ins)
+    return [next(arrays) if scalar is None else scalar for scalar in attrs["args"]]
+
+
+def _bind_kernel(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+    if attrs["cpu"] is None:
+        raise UnsupportedOpError(
+            message(
+                "kernel", f"kernel {attrs['entry']!r} has no CPU twin", expected="cpu=fn",
+                got="cpu=None", remedy="Pass cpu=fn(xp, *args, out=array) or compile for CUDA.",
+            )
+        )  # fmt: skip
+    return partial(attrs["cpu"], xp, *_kernel_args(ins, attrs), out=_single(outs))
+
+
+def _launch_kernel(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> tuple[KernelLaunch, ...]:
+    return (
+        KernelLaunch(
+            file="",
+            entry=attrs["entry"],
+            grid=attrs["grid"],
+            block=attrs["block"],
+            args=(*_kernel_args(ins, attrs), *outs),
+            shared_bytes=attrs["shared_bytes"],
+            source=attrs["source"],
+        ),
+    )
+
+
+def _reference_kernel(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
+    pairs = zip(attrs["shapes"], attrs["dtypes"], strict=True)
+    outs = [np.empty(shape, dtype) for shape, dtype in pairs]
+    attrs["cpu"](np, *_kernel_args(ins, attrs), out=_single(outs))
+    return tuple(outs)
+
+
+def _cost(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
+    # Nothing is known about the user's code: a few operations per element, lock released.
+    moved = sum(s.nbytes for s in ins) + sum(s.nbytes for s in outs)
+    return Cost(flops=8.0 * sum(s.size for s in outs), bytes=float(2 * moved))
+
+
+OPS = (
+    Op(
+        name="call",
+        kind="Call",
+        doc="Call the user's own function; see `AsyncNet.call`.",
+        n_inputs=(0, None),
+        attrs={"fn": REQUIRED, "shapes": REQUIRED, "dtypes": REQUIRED},
+        infer=_infer,
+        bind=_bind_call,
+        reference=_reference_call,
+        cost=_cost,
+        effect=True,
+    ),
+    Op(
+        name="kernel",
+        kind="Kernel",
+        doc="Launch the user's own CUDA kernel; see `AsyncNet.kernel`.",
+        n_inputs=(0, None),
+        attrs={
+            "source": REQUIRED, "entry": REQUIRED, "args": REQUIRED, "grid": REQUIRED,
+            "block": REQUIRED, "cpu": None, "shapes": REQUIRED, "dtypes": REQUIRED,
+            "shared_bytes": 0,
+        },
+        infer=_infer,
+        bind=_bind_kernel,
+        kernel=_launch_kernel,
+        reference=_reference_kernel,
+        cost=_cost,
+        effect=True,
+    ),
+)  # fmt: skip

@@ -1,0 +1,47 @@
+"""How long steps take, roughly: what the allocator and the simulator believe about a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asyncnet_gpu.graph import Graph, Node
+from asyncnet_gpu.ops.base import Cost
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceModel:
+    """Rates and fixed costs of one kind of device. All times in seconds.
+
+    Attributes
+    ----------
+    flops_per_s, bytes_per_s
+        Sustained rates of one stream.
+    launch_s
+        Host time to issue one step.
+    fixed_s
+        Shortest time that a step takes on the device.
+    handoff_s
+        Extra delay when a step waits for an event of another stream. Large on the CPU, where it is
+        a thread switch; small on CUDA.
+    copy_bytes_per_s
+        Rate between devices.
+    lanes
+        Streams that can really run at a time (cores); more only queue up.
+    """
+
+    flops_per_s: float
+    bytes_per_s: float
+    launch_s: float
+    fixed_s: float
+    handoff_s: float
+    copy_bytes_per_s: float
+    lanes: int
+
+    def seconds(self, cost: Cost) -> float:
+        """Time of one step on an idle device: the slower of arithmetic and memory."""
+        return self.fixed_s + max(cost.flops / self.flops_per_s, cost.bytes / self.bytes_per_s)
+
+
+def node_cost(graph: Graph, node: Node) -> Cost:
+    """Work of a node from its operator's own estimate."""
+    return node.op.cost(graph.read_specs(node), graph.write_specs(node), node.attrs)
