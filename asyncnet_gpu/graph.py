@@ -312,6 +312,9 @@ def keep_nodes(graph: Graph, keep: Sequence[bool], values: Mapping[str, Array]) 
         )  # fmt: skip
     named = {name for node in nodes for name in (*node.reads, *node.writes)}
     named.update(graph.inputs, graph.outputs.values())
+    # A view keeps the source blob in whose storage it lies: the value is listed under that name.
+    used = {graph.blobs[name].storage for name in named}
+    named.update(name for name in values if graph.blobs[name].storage in used)
     return rebuild(graph, nodes, {n: b for n, b in graph.blobs.items() if n in named}, values)
 
 

@@ -16,6 +16,7 @@ from asyncnet_gpu import ops
 from asyncnet_gpu.barrier import AsyncNetBarrier
 from asyncnet_gpu.blob import Blob
 from asyncnet_gpu.errors import NetError, ShapeError, message
+from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.ops.base import REQUIRED
 from asyncnet_gpu.specs import DTYPES, TensorSpec, spec
 
@@ -154,6 +155,8 @@ class AsyncNet:
         if attribute.startswith("_"):
             raise AttributeError(attribute)
         op = ops.registry().get(attribute)
+        if attribute in BARRIERS:
+            return self.barrier
         if op is None:
             near = difflib.get_close_matches(attribute, ops.registry(), n=1)
             hint = f" Did you mean net.{near[0]}?" if near else " See dir(net) for all of them."
@@ -256,7 +259,8 @@ class AsyncNet:
 
     def add(
         self, op: Op, operands: Sequence[object], attrs: Attrs, *,
-        name: str | Sequence[str] | None = None, after: After = (),
+        name: str | Sequence[str] | None = None, outputs: Sequence[str] | None = None,
+        after: After = (),
     ) -> tuple[Blob, ...]:  # fmt: skip
         """Add a node for `op`; the methods named after operators all end here.
 
@@ -264,6 +268,8 @@ class AsyncNet:
         ----------
         name
             Of the node and its output; a sequence names each of several outputs.
+        outputs
+            Names of the outputs where they are not those that `name` gives.
 
         Returns
         -------
@@ -284,7 +290,7 @@ class AsyncNet:
         if op.mutates:
             self._check_mutable(op, out_names)
         else:
-            out_names = self._output_names(node, name, len(outs))
+            out_names = self._output_names(node, name if outputs is None else outputs, len(outs))
         self._append(op, node, full, names, out_names, self._device, after)
         for out, out_spec in zip(out_names, outs, strict=True):
             self._specs[out] = out_spec

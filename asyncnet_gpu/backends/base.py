@@ -92,12 +92,31 @@ class Execution:
         self.errors.append(StepError(step, error, time.perf_counter()))
 
 
+def dependents(plan: Plan, step: int) -> frozenset[int]:
+    """Return the steps that must not run once `step` has failed: whoever needs what it made.
+
+    Failure spreads along what nodes read and along control edges, in program order; O(nodes). Not
+    along stream order or reused bytes, which order steps without making one need the other.
+    """
+    graph = plan.graph
+    storage_of = {name: blob.storage for name, blob in graph.blobs.items()}
+    failed = plan.steps[step].node
+    lost_nodes = {failed}
+    lost = {storage_of[name] for name in graph.nodes[failed].writes}
+    for node in graph.nodes[failed + 1 :]:
+        if any(storage_of[n] in lost for n in node.reads) or not lost_nodes.isdisjoint(node.after):
+            lost_nodes.add(node.id)
+            lost.update(storage_of[name] for name in node.writes)
+    lost_nodes.discard(failed)
+    return frozenset(i for i, s in enumerate(plan.steps) if s.node in lost_nodes)
+
+
 class AbstractProgram(ABC):
     """A plan bound to the memory of one slot. At most one execution is under way at a time."""
 
     @abstractmethod
-    def execute(self, execution: Execution, timeout_s: float) -> bool:
-        """Carry the plan out and wait.
+    def execute(self, execution: Execution, timeout_s: float | None) -> bool:
+        """Carry the plan out and wait. With `timeout_s` None the caller's thread may do the work.
 
         Errors of steps go into `execution`. Every event is signalled even after an error; steps
         that depend on a failed one do not run. Returns False if `timeout_s` passed first: the
@@ -107,6 +126,10 @@ class AbstractProgram(ABC):
     @abstractmethod
     def start(self, execution: Execution, on_done: Callable[[], None]) -> None:
         """Issue the plan and return at once; `on_done` is called from another thread at the end."""
+
+    def cancel(self, execution: Execution) -> None:
+        """Start no further step; those under way finish. The execution then ends as usual."""
+        execution.cancelled = True
 
     @abstractmethod
     def barrier_reached(self, execution: Execution, node: int) -> bool:
@@ -129,6 +152,8 @@ class AbstractBackend(ABC):
     """One kind of device. Found by folder name; see `asyncnet_gpu.backends.load`."""
 
     name: ClassVar[str]
+    #: Whether the graph modes differ from the others in speed (work is recorded and replayed).
+    captures: ClassVar[bool] = False
 
     @property
     @abstractmethod

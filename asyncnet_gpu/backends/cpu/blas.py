@@ -1,0 +1,50 @@
+"""How many threads the BLAS library may use while runs are under way.
+
+Several streams that each call a threaded BLAS would fight for the cores, and a matrix product can
+round differently with another number of threads: a net that may run on several streams therefore
+uses one number in every mode. The setting is global to the process, so it is counted: the first run
+sets it, the last one puts back what was there.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+
+class BlasGovernor:
+    """Counts the runs that want a limit; setting and restoring cost a few microseconds."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._libraries: list[Any] | None = None
+        self._before: list[int] = []
+        self._users = 0
+
+    def acquire(self, n_threads: int) -> None:
+        """Limit the BLAS libraries to `n_threads` until the matching `release`."""
+        with self._lock:
+            self._users += 1
+            if self._users > 1:
+                return
+            if self._libraries is None:
+                controller = ThreadpoolController().select(user_api="blas")
+                self._libraries = list(controller.lib_controllers)
+            self._before = [library.get_num_threads() for library in self._libraries]
+            for library, before in zip(self._libraries, self._before, strict=True):
+                if before != n_threads:
+                    library.set_num_threads(n_threads)
+
+    def release(self) -> None:
+        """End one use; the last one restores the numbers found by the first."""
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                for library, before in zip(self._libraries or (), self._before, strict=True):
+                    if library.get_num_threads() != before:
+                        library.set_num_threads(before)
+
+
+GOVERNOR = BlasGovernor()

@@ -1,0 +1,142 @@
+"""A plan bound to memory: one array for each blob, one launch for each step.
+
+Launches are made once. Only steps that read an input of the caller are bound again, and only when
+the caller passes another array than the last time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from asyncnet_gpu.backends.cpu.memory import Array, blob_array, byte_array, bytes_of
+from asyncnet_gpu.ops.barrier import BARRIERS
+from asyncnet_gpu.ops.base import Launch
+from asyncnet_gpu.plan.types import Plan, Step
+
+_POISON = 0xFF  # all bits set is NaN for floats and an unlikely value for the rest
+
+
+class BoundPlan:
+    """Arrays and launches of one slot.
+
+    Parameters
+    ----------
+    values
+        Storage id to bytes of the persistent storages.
+    on_barrier
+        Called with the node id when a run passes a barrier.
+    """
+
+    def __init__(
+        self, plan: Plan, values: Mapping[int, Array], on_barrier: Callable[[int], None]
+    ) -> None:
+        self.plan = plan
+        self.stages_inputs = plan.mode.startswith("graph")
+        self._on_barrier = on_barrier
+        self._values = values
+        self._arenas = {d: byte_array(n) for d, n in plan.arena_bytes.items()}
+        self._scratch = [byte_array(n) for n in plan.scratch_bytes]
+        self.arrays: dict[str, Array] = {}
+        self._bound_inputs: dict[str, Array] = {}
+        self._index_inputs()
+        for name, blob in plan.graph.blobs.items():
+            if blob.kind == "input" and not self.stages_inputs:
+                continue
+            self.arrays[name] = self._place(name)
+        self.launches: list[Launch] = [
+            self._bind(i) if not self._unbound(step) else _not_bound
+            for i, step in enumerate(plan.steps)
+        ]
+
+    def _index_inputs(self) -> None:
+        """Find, for each input, the blobs in its storage and the steps that touch them."""
+        graph = self.plan.graph
+        self._blobs_of = {
+            name: [b for b in graph.blobs.values() if b.storage == graph.blobs[name].storage]
+            for name in graph.inputs
+        }
+        touched: dict[int, list[int]] = {}
+        for i, step in enumerate(self.plan.steps):
+            node = graph.nodes[step.node]
+            for storage in {graph.blobs[n].storage for n in (*node.reads, *node.writes)}:
+                touched.setdefault(storage, []).append(i)
+        self._steps_of = {
+            name: touched.get(graph.blobs[name].storage, []) for name in graph.inputs
+        }
+        if self.stages_inputs:
+            self._staged = {
+                name: byte_array(graph.blobs[name].spec.nbytes) for name in graph.inputs
+            }
+
+    def _unbound(self, step: Step) -> bool:
+        node = self.plan.graph.nodes[step.node]
+        return any(n not in self.arrays for n in (*node.reads, *node.writes))
+
+    def _place(self, name: str) -> Array:
+        blob = self.plan.graph.blobs[name]
+        storage = self.plan.graph.storages[blob.storage]
+        if storage.kind == "input":
+            source = next(n for n, bs in self._blobs_of.items() if bs[0].storage == storage.id)
+            return blob_array(blob, self._staged[source])
+        offset = self.plan.offsets[storage.id]
+        if offset is None:
+            return blob_array(blob, self._values[storage.id])
+        return blob_array(blob, self._arenas[storage.device], offset)
+
+    def _bind(self, index: int) -> Launch:
+        step = self.plan.steps[index]
+        graph = self.plan.graph
+        node = graph.nodes[step.node]
+        if node.op.name in BARRIERS:
+            return partial(self._on_barrier, node.id)
+        ins = [self.arrays[n] for n in node.reads]
+        outs = [self.arrays[n] for n in node.writes]
+        wanted = node.op.scratch(
+            graph.read_specs(node), graph.write_specs(node), node.attrs, "cpu"
+        )
+        block = self._scratch[step.stream]
+        scratch = [
+            np.ndarray(s.shape, s.dtype, buffer=block, offset=offset)
+            for s, offset in zip(wanted, self.plan.scratch[index], strict=True)
+        ]
+        return node.op.bind(np, ins, outs, node.attrs, scratch)
+
+    def set_inputs(self, inputs: Mapping[str, Array]) -> list[int]:
+        """Take the arrays of the next run; return the steps whose launch has changed."""
+        if self.stages_inputs:
+            for name, array in inputs.items():
+                self._staged[name][:] = bytes_of(array)
+            return []
+        changed = [n for n, a in inputs.items() if self._bound_inputs.get(n) is not a]
+        if not changed:
+            return []
+        steps: set[int] = set()
+        for name in changed:
+            array = inputs[name]
+            self._bound_inputs[name] = array
+            buffer = bytes_of(array)
+            for blob in self._blobs_of[name]:
+                self.arrays[blob.name] = blob_array(blob, buffer)
+            steps.update(self._steps_of[name])
+        for index in steps:
+            self.launches[index] = self._bind(index)
+        return list(steps)
+
+    def outputs(self) -> dict[str, Any]:
+        """Return fresh copies of the output blobs: the next run overwrites the slot's own."""
+        return {
+            key: self.arrays[name].copy() for key, name in self.plan.graph.outputs.items()
+        }
+
+    def poison(self) -> None:
+        """Fill everything a run should write before it reads, so that a missing wait shows."""
+        for buffer in (*self._arenas.values(), *self._scratch):
+            buffer[:] = _POISON
+
+
+def _not_bound() -> None:
+    raise AssertionError("an input was never given")  # the executor checks names before

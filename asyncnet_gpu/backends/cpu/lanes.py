@@ -1,0 +1,177 @@
+"""A stream on the CPU: a list of instructions that one thread works off, and its events.
+
+The loop over a lane is ``for instruction in instructions: instruction()`` and nothing else: no
+test for errors, cancelling or tracing. Whatever is unusual replaces instructions or raises, and
+leaves the fast loop for a slow one, which goes on from where the iterator stood.
+"""
+
+from __future__ import annotations
+
+import _thread
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, final
+
+from asyncnet_gpu.backends.base import Execution, Slice
+
+Instruction = Callable[[], object]
+
+
+class Kind(Enum):
+    """What an instruction does."""
+
+    WAIT = "wait"
+    RUN = "run"
+    RECORD = "record"
+
+
+class DrainError(Exception):
+    """Leaves the fast loop: something failed or was cancelled elsewhere."""
+
+
+class StuckError(Exception):
+    """An event was not recorded within the limit: a step of another lane hangs."""
+
+
+class Shared(Protocol):
+    """What lanes of one program share."""
+
+    lost: set[int]
+    hurt: bool
+
+    def step_failed(self, execution: Execution, step: int, error: BaseException) -> None:
+        """Note an error and the steps that are lost with it."""
+
+
+def leave() -> None:
+    """Instruction that takes the place of launches when a run is cancelled."""
+    raise DrainError
+
+
+@final
+class Wait:
+    """Wait of one step for one event: a lock that the recorder opens and this wait closes again.
+
+    A lock of its own for each waiting step makes an event reset itself: after a run every lock is
+    closed as before it.
+    """
+
+    __slots__ = ("_limit_s", "_shared", "lock")
+
+    def __init__(self, shared: Shared, limit_s: float) -> None:
+        self.lock = _thread.allocate_lock()
+        self.lock.acquire()
+        self._shared = shared
+        self._limit_s = limit_s
+
+    def __call__(self) -> None:
+        if not self.lock.acquire(True, self._limit_s):
+            raise StuckError
+        if self._shared.hurt:
+            raise DrainError
+
+
+@final
+class Record:
+    """Opens the locks of all steps that wait for an event."""
+
+    __slots__ = ("_locks",)
+
+    def __init__(self, waits: list[Wait]) -> None:
+        self._locks = [wait.lock for wait in waits]
+
+    def __call__(self) -> None:
+        for lock in self._locks:
+            lock.release()
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Lane:
+    """Instructions of one stream, in order.
+
+    Attributes
+    ----------
+    stream
+        Id in the plan.
+    instructions, meaning
+        Parallel lists: what to call, and its kind and step.
+    positions
+        Step to index of its launch.
+    cursor
+        Iterator of the run under way: how far it has come.
+    """
+
+    stream: int
+    shared: Shared
+    instructions: list[Instruction] = field(default_factory=list)
+    meaning: list[tuple[Kind, int]] = field(default_factory=list)
+    positions: dict[int, int] = field(default_factory=dict)
+    cursor: Iterator[Instruction] | None = None
+
+    def add(self, kind: Kind, step: int, instruction: Instruction) -> None:
+        """Append an instruction."""
+        if kind is Kind.RUN:
+            self.positions[step] = len(self.instructions)
+        self.instructions.append(instruction)
+        self.meaning.append((kind, step))
+
+    def run(self, execution: Execution) -> bool:
+        """Work the lane off in this thread; errors go into `execution`, nothing is raised.
+
+        Returns False when another lane hangs: this one has then given up in the middle.
+        """
+        self.cursor = iter(self.instructions)
+        if execution.slices is not None:
+            return self._run_from(0, execution, execution.slices)
+        try:
+            for instruction in self.cursor:
+                instruction()
+        except StuckError:
+            return False
+        except BaseException as error:  # noqa: BLE001 - whatever a user's operator raises is kept
+            position = self.position
+            self.note(execution, position, error)
+            return self._run_from(position + 1, execution, None)
+        return True
+
+    @property
+    def position(self) -> int:
+        """Index of the instruction under way; the length of the lane when it has ended."""
+        if self.cursor is None:
+            return len(self.instructions)
+        left = self.cursor.__length_hint__()  # type: ignore[attr-defined]
+        return len(self.instructions) - int(left) - 1
+
+    def note(self, execution: Execution, index: int, error: BaseException) -> None:
+        """Keep the error of an instruction; leaving the fast loop is none."""
+        if not isinstance(error, DrainError):
+            self.shared.step_failed(execution, self.meaning[index][1], error)
+
+    def skips(self, execution: Execution, index: int) -> bool:
+        """Whether a launch must not begin: cancelled, or what it needs was never made."""
+        kind, step = self.meaning[index]
+        return kind is Kind.RUN and (execution.cancelled or step in self.shared.lost)
+
+    def _run_from(self, start: int, execution: Execution, slices: list[Slice] | None) -> bool:
+        """The slow loop: signal everything, run what is not lost, note times when asked."""
+        clock, zero = time.perf_counter, execution.started_s
+        self.cursor = cursor = iter(self.instructions)
+        for _ in range(start):
+            next(cursor)
+        for index, instruction in enumerate(cursor, start):
+            if self.skips(execution, index):
+                continue
+            start_s = clock()
+            try:
+                instruction()
+            except StuckError:
+                return False
+            except BaseException as error:  # noqa: BLE001 - as in `run`
+                self.note(execution, index, error)
+                continue
+            if slices is not None and self.meaning[index][0] is Kind.RUN:
+                slices.append(Slice(self.meaning[index][1], start_s - zero, clock() - zero))
+        return True

@@ -1,0 +1,265 @@
+"""A plan on the CPU: lanes, the threads that work them off, and the end of a run."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+from asyncnet_gpu.backends.base import AbstractProgram, Execution, ProgramOptions, dependents
+from asyncnet_gpu.backends.cpu.adversary import run_adversarially
+from asyncnet_gpu.backends.cpu.blas import GOVERNOR
+from asyncnet_gpu.backends.cpu.bound import BoundPlan
+from asyncnet_gpu.backends.cpu.lanes import Kind, Lane, Record, Wait, leave
+from asyncnet_gpu.errors import DeviceError, message
+from asyncnet_gpu.plan.types import Plan
+
+
+@final
+class CpuProgram(AbstractProgram):
+    """One slot's program; implements `lanes.Shared`."""
+
+    def __init__(self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions) -> None:
+        self.plan = plan
+        self.options = options
+        self.lost: set[int] = set()
+        self.hurt = False
+        self._lock = threading.Lock()
+        self._current: Execution | None = None
+        self._on_done: Callable[[], None] | None = None
+        self._tokens: list[int] = []
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        self._workers: dict[int, _Worker] = {}
+        self._changed_lanes = False
+        self._runs = 0
+        self._bound = BoundPlan(plan, values, self._pass_barrier)
+        self._waits: list[Wait] = []
+        self._lanes = self._build_lanes()
+        self._lane_of = {step: lane for lane in self._lanes for step in lane.positions}
+
+    def _build_lanes(self) -> list[Lane]:
+        plan = self.plan
+        lanes: dict[int, Lane] = {}
+        waits: dict[int, list[Wait]] = {event: [] for event in range(plan.n_events)}
+        for index, step in enumerate(plan.steps):
+            lane = lanes.setdefault(step.stream, Lane(step.stream, self))
+            for event in step.waits:
+                wait = Wait(self, self.options.timeout_s)
+                waits[event].append(wait)
+                self._waits.append(wait)
+                # Order: this step may not start before the step of another lane that recorded
+                # the event has finished (the plan knows the blob or the bytes they share).
+                lane.add(Kind.WAIT, index, wait)
+            lane.add(Kind.RUN, index, self._bound.launches[index])
+            if step.records is not None:
+                lane.add(Kind.RECORD, index, lambda: None)
+        for index, step in enumerate(plan.steps):
+            if step.records is not None:
+                lane = lanes[step.stream]
+                position = lane.positions[index] + 1
+                lane.instructions[position] = Record(waits[step.records])
+        return [lanes[stream] for stream in sorted(lanes)]
+
+    # -- a run -----------------------------------------------------------------------------
+
+    def execute(self, execution: Execution, timeout_s: float | None) -> bool:
+        """Carry the plan out; see the contract."""
+        self._begin(execution, None)
+        lanes = self._lanes
+        if self.options.adversary_seed is not None:
+            self._adversary(execution)
+            return True
+        if timeout_s is None and len(lanes) <= 1:
+            for lane in lanes:
+                lane.run(execution)  # no waits in a single lane: it cannot be stuck
+            self._finish(execution)
+            return True
+        inline = timeout_s is None
+        for lane in lanes[1:] if inline else lanes:
+            self._worker(lane).go(execution)
+        if inline:
+            # The caller works one lane off itself: one thread switch less.
+            if not lanes[0].run(execution):
+                return False
+            self._lane_ended(execution)
+        elif not lanes:
+            self._finish(execution)
+        limit_s = self.options.timeout_s if timeout_s is None else timeout_s
+        # Order: outputs may be read only after every lane has ended.
+        return self._done.acquire(True, limit_s) if lanes else True
+
+    def start(self, execution: Execution, on_done: Callable[[], None]) -> None:
+        """Hand every lane to its worker thread."""
+        self._begin(execution, on_done)
+        if self.options.adversary_seed is not None:
+            self._adversary(execution)
+            return
+        if not self._lanes:
+            self._finish(execution)
+            on_done()
+        for lane in self._lanes:
+            self._worker(lane).go(execution)
+
+    def _begin(self, execution: Execution, on_done: Callable[[], None] | None) -> None:
+        self._current = execution
+        self._on_done = on_done
+        self._runs += 1
+        if self.hurt or self._changed_lanes:
+            self._heal()
+        for step in self._bound.set_inputs(execution.inputs):
+            lane = self._lane_of[step]
+            lane.instructions[lane.positions[step]] = self._bound.launches[step]
+        if len(self._lanes) > 1:
+            self._tokens = list(range(len(self._lanes)))
+        else:
+            self._tokens = [0]
+        if self.options.blas_threads is not None:
+            GOVERNOR.acquire(self.options.blas_threads)
+        execution.started_s = time.perf_counter()
+
+    def _heal(self) -> None:
+        """Undo what an error or a cancelled run left behind."""
+        self.lost = set()
+        self.hurt = False
+        if self._changed_lanes:
+            self._changed_lanes = False
+            for step, lane in self._lane_of.items():
+                lane.instructions[lane.positions[step]] = self._bound.launches[step]
+
+    def _lane_ended(self, execution: Execution) -> None:
+        # list.pop is one atomic step of the interpreter: exactly one lane draws the 0.
+        if self._tokens.pop() == 0:
+            on_done = self._on_done
+            self._finish(execution)
+            if on_done is None:
+                self._done.release()
+            else:
+                on_done()
+
+    def _finish(self, execution: Execution) -> None:
+        if self.options.blas_threads is not None:
+            GOVERNOR.release()
+        if not execution.errors and not execution.cancelled:
+            execution.outputs = self._bound.outputs()
+
+    def _adversary(self, execution: Execution) -> None:
+        assert self.options.adversary_seed is not None
+        self._bound.poison()
+        run_adversarially(self._lanes, execution, (self.options.adversary_seed, self._runs))
+        on_done = self._on_done
+        self._finish(execution)
+        if on_done is not None:
+            on_done()
+
+    # -- errors, cancelling, barriers --------------------------------------------------------
+
+    def step_failed(self, execution: Execution, step: int, error: BaseException) -> None:
+        """Note an error; the steps that need what it made are lost."""
+        lost = dependents(self.plan, step)
+        with self._lock:
+            execution.fail(step, error)
+            self.lost |= lost
+            self.hurt = True
+
+    def cancel(self, execution: Execution) -> None:
+        """Replace every launch that has not begun, so that the lanes run empty."""
+        with self._lock:
+            if self._current is not execution:
+                return
+            execution.cancelled = True
+            self.hurt = True
+            self._changed_lanes = True
+            for step, lane in self._lane_of.items():
+                lane.instructions[lane.positions[step]] = leave
+
+    def _pass_barrier(self, node: int) -> None:
+        if self._current is not None:
+            self._current.passed.add(node)
+
+    def barrier_reached(self, execution: Execution, node: int) -> bool:
+        """Whether the barrier's step has been worked off."""
+        return node in execution.passed
+
+    def stuck_at(self, execution: Execution) -> tuple[int, ...]:
+        """Return the steps whose launch is under way in some lane."""
+        stuck = []
+        for lane in self._lanes:
+            position = lane.position
+            if position < len(lane.meaning) and lane.meaning[position][0] is Kind.RUN:
+                stuck.append(lane.meaning[position][1])
+        return tuple(sorted(stuck))
+
+    # -- threads -----------------------------------------------------------------------------
+
+    def _worker(self, lane: Lane) -> _Worker:
+        worker = self._workers.get(lane.stream)
+        if worker is None:
+            device = self.plan.streams[lane.stream].device
+            worker = _Worker(lane, self._lane_ended, f"asyncnet-cpu:{device}/{lane.stream}")
+            self._workers[lane.stream] = worker
+        return worker
+
+    def close(self) -> None:
+        """Stop the worker threads and wait for them."""
+        for worker in self._workers.values():
+            worker.stop()
+        for worker in self._workers.values():
+            worker.join(self.options.timeout_s)
+        self._workers = {}
+
+    def abandon(self) -> None:
+        """Tell the threads to stop when they can; a hanging operator keeps its own thread."""
+        if self._current is not None:
+            self.cancel(self._current)
+            self._current = None
+        for worker in self._workers.values():
+            worker.stop()
+        for wait in self._waits:
+            with contextlib.suppress(RuntimeError):  # open already
+                wait.lock.release()  # whoever waits for the hanging step goes home
+        if self.options.blas_threads is not None:
+            GOVERNOR.release()
+
+
+@final
+class _Worker:
+    """Thread of one lane; sleeps on a lock between runs."""
+
+    def __init__(self, lane: Lane, ended: Callable[[Execution], None], name: str) -> None:
+        self._lane = lane
+        self._ended = ended
+        self._go = _thread.allocate_lock()
+        self._go.acquire()
+        self._execution: Execution | None = None
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise DeviceError(
+                message("cpu", "cannot start a thread", expected="a worker for each stream",
+                        got=str(error), remedy="Lower max_streams or slots.")
+            ) from error  # fmt: skip
+
+    def go(self, execution: Execution) -> None:
+        self._execution = execution
+        self._go.release()
+
+    def _loop(self) -> None:
+        while True:
+            self._go.acquire()  # idle between runs; `stop` wakes it
+            execution, self._execution = self._execution, None
+            if execution is None:
+                return
+            if self._lane.run(execution):
+                self._ended(execution)
+            del execution  # inputs and outputs belong to the caller, not to an idle thread
+
+    def stop(self) -> None:
+        self._go.release()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)

@@ -1,0 +1,345 @@
+"""One plan being run: its slots, the queue before them, and the hand-over between runs.
+
+A slot is taken, its program executes, the slot goes to the next queued run or back to the free
+ones. Nothing here knows what kind of device works.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from asyncnet_gpu.backends.base import AbstractBackend, AbstractProgram, Execution, ProgramOptions
+from asyncnet_gpu.blame import blame, describe_step
+from asyncnet_gpu.errors import AsyncNetError, DeadlineExceeded, QueueFull, message
+from asyncnet_gpu.plan.types import Plan
+from asyncnet_gpu.run import Run, State, cancelled_error
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A complete set of buffers, streams and events; one run at a time."""
+
+    index: int
+    program: AbstractProgram
+
+
+@final
+class Engine:
+    """Runs one plan on one backend.
+
+    Parameters
+    ----------
+    values
+        Persistent storages, shared by all slots (and by the engines of other modes).
+    n_slots
+        Runs in flight. A plan that updates a state has one, since the next run reads what this one
+        writes.
+    queue
+        Runs that may wait for a slot.
+    on_full
+        "block" or "raise" (`QueueFull`) when the queue is at its bound.
+    """
+
+    def __init__(
+        self, plan: Plan, backend: AbstractBackend, values: Mapping[int, Any],
+        options: ProgramOptions, *, n_slots: int, queue: int, on_full: Literal["block", "raise"],
+    ) -> None:  # fmt: skip
+        self.plan = plan
+        self.lock = threading.Lock()
+        self.timeout_s = options.timeout_s
+        self.tracer: Callable[[int, Execution], None] | None = None
+        self._backend = backend
+        self._values = values
+        self._options = options
+        has_state = any(storage.kind == "state" for storage in plan.graph.storages)
+        self.n_slots = 1 if has_state else n_slots
+        self._queue_bound = queue
+        self._on_full = on_full
+        self._queue: deque[Run] = deque()
+        self._room = threading.Condition(self.lock)
+        self._running: set[Run] = set()
+        self._n_made = 0
+        self._free: list[Slot] = [self._new_slot()]
+        self._n_busy = 0
+        self._closed = False
+        self._node_ids = {node.name: node.id for node in plan.graph.nodes}
+
+    def node_id(self, name: str) -> int:
+        """Return the id of a node of the plan by name."""
+        return self._node_ids[name]
+
+    def _new_slot(self) -> Slot:
+        program = self._backend.program(self.plan, self._values, self._options)
+        self._n_made += 1
+        return Slot(self._n_made - 1, program)
+
+    # -- a run that waits --------------------------------------------------------------------
+
+    def run(self, execution: Execution, timeout_s: float | None) -> dict[str, Any]:
+        """Execute and wait, in the caller's thread where the backend can."""
+        slot = self._take_slot()
+        if slot is None:
+            return self.submit(execution, None).result(timeout_s)
+        tracer = self.tracer
+        if tracer is not None:
+            execution.slices = []
+        ended = False
+        try:
+            ended = slot.program.execute(execution, timeout_s)
+        finally:
+            if ended:
+                self._give_back(slot)
+            else:
+                # Hangs, or the wait was interrupted: what is under way may still write its buffers.
+                late = self._late(slot, execution, timeout_s)
+                self._throw_away(slot)
+        if not ended:
+            raise late
+        if tracer is not None:
+            tracer(slot.index, execution)
+        if execution.errors:
+            raise blame(self.plan, slot.index, execution)
+        if execution.cancelled:
+            raise cancelled_error()
+        return execution.outputs
+
+    def _take_slot(self) -> Slot | None:
+        """Return an idle slot, making one when fewer than allowed exist; None when all are busy."""
+        with self.lock:
+            self._check_open()
+            if self._free:
+                self._n_busy += 1
+                return self._free.pop()
+            if self._n_busy >= self.n_slots:
+                return None
+            self._n_busy += 1
+        try:
+            return self._new_slot()
+        except BaseException:
+            with self.lock:
+                self._n_busy -= 1
+            raise
+
+    # -- a run that is waited for later --------------------------------------------------------
+
+    def submit(self, execution: Execution, deadline_s: float | None) -> Run:
+        """Start a run, or queue it when all slots are busy."""
+        run = Run(self, execution, deadline_s)
+        slot = self._take_slot()
+        if slot is None:
+            slot = self._enqueue(run)
+        if slot is not None:
+            self._start(run, slot)
+        return run
+
+    def _enqueue(self, run: Run) -> Slot | None:
+        """Queue the run; returns a slot instead when one came free meanwhile."""
+        until = time.monotonic() + self.timeout_s
+        with self.lock:
+            while True:
+                self._check_open()
+                if self._free:
+                    self._n_busy += 1
+                    return self._free.pop()
+                if len(self._queue) < self._queue_bound:
+                    self._queue.append(run)
+                    return None
+                left = until - time.monotonic()
+                if self._on_full == "raise" or left <= 0:
+                    raise QueueFull(
+                        message(
+                            "submit", "all slots are busy and the queue is full",
+                            expected=f"at most {self._queue_bound} runs waiting",
+                            got=len(self._queue) + 1,
+                            remedy='Wait for a run, raise slots= or queue=, or use on_full="block".',
+                        )
+                    )  # fmt: skip
+                # Back-pressure: the caller waits until a run leaves the queue.
+                self._room.wait(left)
+
+    def _start(self, run: Run, slot: Slot) -> None:
+        """Start `run` on `slot`, or, when it is too late for that, the next one that is queued."""
+        waiting: Run | None = run
+        while waiting is not None and not self._begin(waiting, slot):
+            waiting = self._next_or_free(slot)
+        if waiting is None:
+            return
+        begun = waiting
+        if self.tracer is not None:
+            begun.execution.slices = []
+        try:
+            slot.program.start(begun.execution, lambda: self._ended(begun, slot))
+        except BaseException as error:
+            with self.lock:
+                self._running.discard(begun)
+            self._throw_away(slot)
+            begun.finish({}, error)
+            raise
+
+    def _begin(self, run: Run, slot: Slot) -> bool:
+        """Mark a run as running; finish it instead when it is cancelled or past its deadline."""
+        late = run.deadline_s is not None and time.monotonic() > run.deadline_s
+        with self.lock:
+            begins = not late and run.state is State.QUEUED and not run.execution.cancelled
+            if begins:
+                run.state, run.slot, run.started_s = State.RUNNING, slot, time.monotonic()
+                self._running.add(run)
+        if not begins:
+            run.finish({}, _expired() if late else cancelled_error())
+        return begins
+
+    def _next_or_free(self, slot: Slot) -> Run | None:
+        """Return the next queued run; without one the slot becomes free."""
+        with self.lock:
+            run = self._queue.popleft() if self._queue else None
+            if run is None:
+                self._free.append(slot)
+                self._n_busy -= 1
+            self._room.notify()
+        return run
+
+    def _ended(self, run: Run, slot: Slot) -> None:
+        """Called by the backend at the end of a run, in one of its threads."""
+        with self.lock:
+            known = run in self._running
+            self._running.discard(run)
+        if not known:
+            return  # given up before, its slot is gone
+        execution = run.execution
+        if self.tracer is not None and execution.slices is not None:
+            self.tracer(slot.index, execution)
+        error: BaseException | None = None
+        if execution.errors:
+            error = blame(self.plan, slot.index, execution)
+        elif execution.cancelled:
+            error = cancelled_error()
+        self._give_back(slot)
+        run.finish(execution.outputs, error)
+
+    def _give_back(self, slot: Slot) -> None:
+        """Hand the slot to the next queued run, or to the free ones."""
+        run = self._next_or_free(slot)
+        if run is not None:
+            self._start(run, slot)
+
+    # -- cancelling and hanging runs -----------------------------------------------------------
+
+    def cancel(self, run: Run) -> bool:
+        """Cancel a run; False when it had ended."""
+        with self.lock:
+            if run.state is State.DONE:
+                return False
+            if run.state is State.RUNNING and run.slot is not None:
+                # Under the lock: the slot cannot go to another run meanwhile.
+                run.slot.program.cancel(run.execution)
+                return True
+            run.execution.cancelled = True
+            if run in self._queue:
+                self._queue.remove(run)
+            self._room.notify()
+        run.finish({}, cancelled_error())
+        return True
+
+    def reap(self) -> None:
+        """Give up the runs that have taken longer than the limit, and replace their slots."""
+        now = time.monotonic()
+        with self.lock:
+            stuck = [
+                r for r in self._running
+                if r.started_s is not None and now - r.started_s > self.timeout_s
+            ]  # fmt: skip
+            self._running.difference_update(stuck)
+        for run in stuck:
+            assert run.slot is not None
+            late = self._late(run.slot, run.execution, self.timeout_s)
+            self._throw_away(run.slot)
+            run.finish({}, late)
+
+    def _throw_away(self, slot: Slot) -> None:
+        """Let go of a slot that cannot be used again; a queued run gets a new one."""
+        slot.program.abandon()
+        with self.lock:
+            run = self._queue.popleft() if self._queue else None
+            if run is None:
+                self._n_busy -= 1
+            self._room.notify()
+        if run is None:
+            return
+        try:
+            fresh = self._new_slot()
+        except AsyncNetError as error:
+            with self.lock:
+                self._n_busy -= 1
+            run.finish({}, error)
+            return
+        self._start(run, fresh)
+
+    def _late(
+        self, slot: Slot, execution: Execution, timeout_s: float | None
+    ) -> DeadlineExceeded:
+        steps = slot.program.stuck_at(execution)
+        where = "; ".join(describe_step(self.plan, s) for s in steps) or "no step under way"
+        limit_s = self.timeout_s if timeout_s is None else timeout_s
+        return DeadlineExceeded(
+            message(
+                f"run of net {self.plan.graph.name!r}", "an operator does not return",
+                expected=f"the end within {limit_s} s", got=f"still in {where}",
+                remedy="The slot was replaced and the executable can be used; mend the operator or "
+                "raise timeout_s.",
+            )
+        )  # fmt: skip
+
+    def where_now(self, run: Run) -> str:
+        """Say what a run is doing, for the error of a wait that took too long."""
+        slot = run.slot
+        if slot is None:
+            return f"{run.state.value}, {len(self._queue)} waiting for {self.n_slots} slots"
+        steps = slot.program.stuck_at(run.execution)
+        return "still in " + ("; ".join(describe_step(self.plan, s) for s in steps) or "no step")
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise AsyncNetError(
+                message("run", "the executable is closed", expected="an open one", got="closed",
+                        remedy="Compile the net again.")
+            )  # fmt: skip
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until nothing is queued or under way; False when `timeout_s` passes first."""
+        until = time.monotonic() + timeout_s
+        with self.lock:
+            while self._n_busy:
+                left = until - time.monotonic()
+                if left <= 0:
+                    return False
+                self._room.wait(min(left, 0.1))
+        return True
+
+    def close(self) -> None:
+        """Cancel what is queued, wait for what runs, free every slot."""
+        with self.lock:
+            self._closed = True
+            queued = list(self._queue)
+            self._queue.clear()
+        for run in queued:
+            run.finish({}, cancelled_error())
+        if not self.drain(self.timeout_s):
+            self.reap()
+        with self.lock:
+            free, self._free = self._free, []
+        for slot in free:
+            slot.program.close()
+
+
+def _expired() -> DeadlineExceeded:
+    return DeadlineExceeded(
+        message("run", "the deadline passed before the launch", expected="a free slot in time",
+                got="none", remedy="Raise slots=, or give the run a later deadline_s.")
+    )  # fmt: skip

@@ -1,0 +1,257 @@
+"""`Executable`: what ``net.compile`` returns; takes arrays, gives arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, final
+
+from asyncnet_gpu.auto import Chooser
+from asyncnet_gpu.backends.base import AbstractBackend, Execution
+from asyncnet_gpu.engine import Engine
+from asyncnet_gpu.errors import NetError, ShapeError, message
+from asyncnet_gpu.plan.types import Plan
+from asyncnet_gpu.timeline import Timeline
+
+if TYPE_CHECKING:
+    from asyncnet_gpu.run import Run
+
+
+@final
+class Executable:
+    """A net, planned, proven and loaded. Safe to use from several threads.
+
+    Use it as a context manager, or call `close`.
+
+    Attributes
+    ----------
+    backend
+        Name of the backend that was taken.
+    """
+
+    def __init__(
+        self, backend: AbstractBackend, engines: Mapping[str, Engine], values: Mapping[int, Any],
+        chooser: Chooser,
+    ) -> None:  # fmt: skip
+        self.backend = backend.name
+        self._backend = backend
+        self._engines = dict(engines)
+        self._values = values
+        self._chooser = chooser
+        self._engine = self._engines[chooser.choice]
+        graph = self._engine.plan.graph
+        self._inputs = {
+            name: (graph.blobs[name].spec, graph.storages[graph.blobs[name].storage].device)
+            for name in graph.inputs
+        }
+
+    # -- reading -----------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in use; with ``mode="auto"`` the best one known so far."""
+        return self._engine.plan
+
+    @property
+    def mode(self) -> str:
+        """The mode in use."""
+        return self._engine.plan.mode
+
+    @property
+    def why(self) -> str:
+        """Why this mode: asked for, or what was predicted or measured."""
+        return self._chooser.why
+
+    @property
+    def slots(self) -> int:
+        """Runs that can be in flight at a time."""
+        return self._engine.n_slots
+
+    # -- running -----------------------------------------------------------------------------
+
+    def run(
+        self, inputs: Mapping[str, object] | None = None, /, *, timeout_s: float | None = None,
+        **named: object,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Execute the net and wait.
+
+        Parameters
+        ----------
+        inputs, named
+            An array for every input, in a mapping or by keyword. Arrays already on the right
+            device are used where they are, without a copy: do not change them meanwhile.
+        timeout_s
+            Limit in seconds. Without one the calling thread may do the work itself.
+
+        Returns
+        -------
+        Fresh arrays of the backend's kind by output name.
+
+        Raises
+        ------
+        NetError, ShapeError
+            If an input is missing, unknown or does not fit. Nothing has run.
+        DeadlineExceeded
+            If `timeout_s` passes first; the executable stays usable.
+        DeviceError
+            If a step failed; also an instance of the error that the operator raised.
+        """
+        arrays = self._adopt(inputs, named)
+        if self._chooser.decided or self._engine.tracer is not None:
+            return self._engine.run(Execution(arrays), timeout_s)
+        return self._run_undecided(arrays, timeout_s)
+
+    def _run_undecided(self, arrays: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
+        """Run in the mode whose turn it is, and note how long it took."""
+        with self._chooser.turn() as mode:
+            outputs = self._engines[mode].run(Execution(arrays), timeout_s)
+        if self._chooser.decided:
+            self._settle()
+        return outputs
+
+    def _settle(self) -> None:
+        """Keep the engine of the chosen mode and close the others."""
+        self._engine = self._engines[self._chooser.choice]
+        for mode in [m for m in self._engines if m != self._chooser.choice]:
+            engine = self._engines.pop(mode, None)
+            if engine is not None:
+                engine.close()
+
+    def submit(
+        self, inputs: Mapping[str, object] | None = None, /, *, deadline_s: float | None = None,
+        **named: object,
+    ) -> Run:  # fmt: skip
+        """Start the net and return at once with a `Run`.
+
+        Parameters
+        ----------
+        deadline_s
+            Seconds from now within which the run must have begun; checked before the launch.
+
+        Raises
+        ------
+        QueueFull
+            If all slots are busy, the queue is full and ``on_full="raise"``.
+        """
+        arrays = self._adopt(inputs, named)
+        if not self._chooser.decided:
+            # Several in flight: comparing modes would measure their interference.
+            self._chooser.settle("several runs in flight before enough single ones were measured")
+            self._settle()
+        return self._engine.submit(Execution(arrays), deadline_s)
+
+    def _adopt(
+        self, inputs: Mapping[str, object] | None, named: Mapping[str, object]
+    ) -> dict[str, Any]:
+        given = named if inputs is None else {**inputs, **named}
+        if given.keys() != self._inputs.keys():
+            raise self._wrong_names(given)
+        adopt = self._backend.adopt
+        try:
+            return {
+                name: adopt(given[name], spec, device)
+                for name, (spec, device) in self._inputs.items()
+            }
+        except ShapeError as error:
+            for name, (spec, _) in self._inputs.items():
+                got = f"{getattr(given[name], 'dtype', type(given[name]).__name__)}"
+                error.add_note(f"input {name!r}: {spec}, given {got}{_shape(given[name])}")
+            raise
+
+    def _wrong_names(self, given: Mapping[str, object]) -> NetError:
+        missing = sorted(self._inputs.keys() - given.keys())
+        unknown = sorted(given.keys() - self._inputs.keys())
+        what = "; ".join(
+            f"{text} {', '.join(names)}"
+            for text, names in (("missing", missing), ("unknown", unknown))
+            if names
+        )
+        return NetError(
+            message(
+                f"net {self.plan.graph.name!r}", f"inputs do not fit: {what}",
+                expected=", ".join(self._inputs) or "none", got=", ".join(given) or "none",
+                remedy="Give an array for every input by its name.",
+            )
+        )  # fmt: skip
+
+    @contextmanager
+    def trace(self) -> Iterator[Timeline]:
+        """Note when each step of the runs inside really ran.
+
+        Yields
+        ------
+        A `asyncnet_gpu.timeline.Timeline`; save or draw it afterwards. Only the mode in use is traced.
+        """
+        engine = self._engine
+        timeline = Timeline(engine.plan)
+        engine.tracer = timeline.add
+        try:
+            yield timeline
+        finally:
+            engine.tracer = None
+
+    # -- parameters ----------------------------------------------------------------------------
+
+    def get_parameter(self, name: str) -> Any:
+        """Return the value of a parameter as a fresh NumPy array, after the runs under way."""
+        storage, spec = self._parameter(name)
+        self._engine.drain(self._engine.timeout_s)
+        return self._backend.read_value(self._values[storage], spec)
+
+    def set_parameter(self, name: str, value: object) -> None:
+        """Overwrite a parameter, after the runs under way and before later ones."""
+        import numpy as np
+
+        storage, spec = self._parameter(name)
+        array = np.asarray(value)
+        if array.shape != spec.shape or array.dtype != spec.dtype:
+            raise ShapeError(
+                message("set_parameter", name, expected=str(spec),
+                        got=f"{array.dtype}{list(array.shape)}", remedy="Convert the array.")
+            )  # fmt: skip
+        self._engine.drain(self._engine.timeout_s)
+        self._backend.write_value(self._values[storage], array)
+
+    def _parameter(self, name: str) -> tuple[int, Any]:
+        graph = self.plan.graph
+        blob = graph.blobs.get(name)
+        if blob is None or name not in graph.values or blob.storage not in self._values:
+            known = ", ".join(n for n in graph.values if graph.blobs[n].kind != "constant")
+            raise NetError(
+                message("parameter", f"{name!r}", expected=f"one of {known or 'none'}",
+                        got=repr(name), remedy="Name a parameter that the outputs depend on.")
+            )  # fmt: skip
+        return blob.storage, blob.spec
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Cancel what is queued, wait for what runs, free everything."""
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+        self._backend.close()
+
+    def __enter__(self) -> Executable:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        return (
+            f"<Executable of {plan.graph.name!r}: {self.backend}, {self.mode}, "
+            f"{len(plan.steps)} steps on {len(plan.streams)} streams>"
+        )
+
+
+def _shape(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return "" if shape is None else str(list(shape))

@@ -1,0 +1,17 @@
+"""Graph to Graph, one pass a file. Each keeps what a run can observe: outputs, states, barriers."""
+
+from __future__ import annotations
+
+from asyncnet_gpu.graph import Graph
+from asyncnet_gpu.passes.constants import fold_constants
+from asyncnet_gpu.passes.inplace import share_dying_inputs
+from asyncnet_gpu.passes.prune import drop_dead_nodes
+
+__all__ = ["drop_dead_nodes", "fold_constants", "run_passes", "share_dying_inputs"]
+
+
+def run_passes(graph: Graph) -> Graph:
+    """Apply every pass in its order."""
+    graph = fold_constants(graph)
+    graph = drop_dead_nodes(graph)
+    return share_dying_inputs(graph)

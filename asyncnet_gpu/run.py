@@ -1,0 +1,183 @@
+"""`Run`: one execution of a net, as a future; and the error that a failed one raises."""
+
+from __future__ import annotations
+
+import _thread
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from enum import Enum
+from typing import TYPE_CHECKING, Any, final
+
+from asyncnet_gpu.backends.base import Execution
+from asyncnet_gpu.errors import DeadlineExceeded, RunCancelled, message
+
+if TYPE_CHECKING:
+    from asyncnet_gpu.engine import Engine, Slot
+
+
+class State(Enum):
+    """Where a run is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+@final
+class Run:
+    """One execution of a net. Made by ``exe.submit``; a future for threads and for asyncio.
+
+    Attributes
+    ----------
+    timeout_s
+        Limit of waits that name none, in seconds.
+    """
+
+    __slots__ = (
+        "_callbacks", "_done", "_engine", "_error", "_outputs", "deadline_s", "execution", "slot",
+        "started_s", "state", "timeout_s",
+    )  # fmt: skip
+
+    def __init__(self, engine: Engine, execution: Execution, deadline_s: float | None) -> None:
+        self._engine = engine
+        self.execution = execution
+        self.slot: Slot | None = None
+        self.state = State.QUEUED
+        self.timeout_s = engine.timeout_s
+        self.started_s: float | None = None
+        self.deadline_s = None if deadline_s is None else time.monotonic() + deadline_s
+        self._outputs: dict[str, Any] = {}
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[Run], None]] = []
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+
+    # -- what a user calls -------------------------------------------------------------------
+
+    def done(self) -> bool:
+        """Whether the run has ended: with outputs, an error, or cancelled."""
+        return self.state is State.DONE
+
+    def result(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for the end and return the outputs by name.
+
+        Parameters
+        ----------
+        timeout_s
+            Limit of this wait in seconds. The run goes on when it passes. None waits as long as
+            the executable lets a run take.
+
+        Raises
+        ------
+        DeadlineExceeded
+            If the limit passes first, naming the steps under way.
+        RunCancelled
+            If the run was cancelled.
+        DeviceError
+            If a step failed; also an instance of the error that the operator raised.
+        """
+        self._wait(timeout_s)
+        if self._error is not None:
+            raise self._error
+        return self._outputs
+
+    def exception(self, timeout_s: float | None = None) -> BaseException | None:
+        """Wait for the end and return the error, or None."""
+        self._wait(timeout_s)
+        return self._error
+
+    def cancel(self) -> bool:
+        """Ask the run to stop: no further step begins, those under way finish.
+
+        Returns False when it had ended already.
+        """
+        return self._engine.cancel(self)
+
+    def add_done_callback(self, callback: Callable[[Run], None]) -> None:
+        """Call ``callback(run)`` at the end, in the thread that finishes it; at once if done."""
+        with self._engine.lock:
+            if self.state is not State.DONE:
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    def __await__(self) -> Generator[Any, None, dict[str, Any]]:
+        return self._async_result().__await__()
+
+    async def _async_result(self) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        self.add_done_callback(lambda _: loop.call_soon_threadsafe(wake))
+        while not self.done():
+            # Limit: a hanging operator must not keep the event loop waiting for ever.
+            await asyncio.wait([ended], timeout=self._left_s())
+            self._engine.reap()
+        return self.result(0)
+
+    def barrier_reached(self, name: str) -> bool:
+        """Whether this run has passed the barrier `name`; raises what a failed run raises."""
+        if self.state is State.DONE:
+            if self._error is not None:
+                raise self._error
+            return True
+        slot = self.slot
+        if slot is None:
+            return False
+        return slot.program.barrier_reached(self.execution, self._engine.node_id(name))
+
+    def __repr__(self) -> str:
+        return f"<Run of {self._engine.plan.graph.name!r}: {self.state.value}>"
+
+    # -- what the engine calls ---------------------------------------------------------------
+
+    def finish(self, outputs: dict[str, Any], error: BaseException | None) -> None:
+        """Set the end of the run and wake everybody; called once."""
+        with self._engine.lock:
+            if self.state is State.DONE:
+                return
+            self._outputs, self._error = outputs, error
+            self.state = State.DONE
+            callbacks, self._callbacks = self._callbacks, []
+        self._done.release()
+        for callback in callbacks:
+            callback(self)
+
+    def _left_s(self) -> float:
+        """Seconds until the run under way has taken too long."""
+        begun = time.monotonic() if self.started_s is None else self.started_s
+        return max(0.0, begun + self.timeout_s - time.monotonic()) + 1e-3
+
+    def _wait(self, timeout_s: float | None) -> None:
+        if self.state is State.DONE:
+            return
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while self.state is not State.DONE:
+            left = self._left_s() if until is None else max(0.0, until - time.monotonic())
+            if self._done.acquire(True, left):
+                self._done.release()  # for the next one who waits
+                return
+            if until is not None:
+                raise self._late(timeout_s)
+            self._engine.reap()
+
+    def _late(self, timeout_s: float | None) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            message(
+                "run", "no result in time", expected=f"within {timeout_s} s",
+                got=self._engine.where_now(self),
+                remedy="The run goes on: wait again, or cancel it.",
+            )
+        )  # fmt: skip
+
+
+def cancelled_error() -> RunCancelled:
+    """Return the error of a cancelled run."""
+    return RunCancelled(
+        message("run", "cancelled", expected="a result", got="run.cancel()", remedy="Submit again.")
+    )
