@@ -10,6 +10,7 @@ import numpy as np
 from asyncnet_gpu import backends
 from asyncnet_gpu.auto import Chooser
 from asyncnet_gpu.backends.base import AbstractBackend, ProgramOptions
+from asyncnet_gpu.backends.sim import simulate
 from asyncnet_gpu.engine import Engine
 from asyncnet_gpu.errors import PlanError, message
 from asyncnet_gpu.executor import Executable
@@ -17,6 +18,7 @@ from asyncnet_gpu.graph import Graph, build_graph
 from asyncnet_gpu.passes import run_passes
 from asyncnet_gpu.place import place
 from asyncnet_gpu.plan import make_plan
+from asyncnet_gpu.plan.cost import DeviceModel
 from asyncnet_gpu.plan.types import MODES, Plan
 from asyncnet_gpu.verify import verify
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from asyncnet_gpu.net import AsyncNet
 
 
-def compile(
+def compile(  # noqa: A001 - the word every user of such a library looks for
     net: AsyncNet, *, backend: str = "auto", mode: str = "auto", max_streams: int | None = None,
     allocator: str = "cost", slots: int = 1, queue: int = 64,
     on_full: Literal["block", "raise"] = "block", timeout_s: float = 600.0,
@@ -82,12 +84,10 @@ def compile(
     _check_counts(slots, queue, on_full)
     values = loaded.load_values(next(iter(plans.values())), options)
     engines = {
-        name: Engine(
-            plan, loaded, values, options, n_slots=slots, queue=queue, on_full=on_full
-        )
+        name: Engine(plan, loaded, values, options, n_slots=slots, queue=queue, on_full=on_full)
         for name, plan in plans.items()
     }
-    return Executable(loaded, engines, values, _chooser(plans, mode))
+    return Executable(loaded, engines, values, _chooser(plans, mode, loaded.model()))
 
 
 def _plans(
@@ -118,12 +118,16 @@ def _plans(
     return plans
 
 
-def _chooser(plans: dict[str, Plan], mode: str) -> Chooser:
+def _chooser(plans: dict[str, Plan], mode: str, model: DeviceModel) -> Chooser:
+    """Decide the mode where it is clear; otherwise start with what the simulator believes in."""
     if mode != "auto":
         return Chooser([mode], "asked for")
     if len(plans) == 1:
         return Chooser(list(plans), "no two steps are worth overlapping: one stream")
-    return Chooser(list(plans), "predicted from costs", first=list(plans)[-1])
+    predicted = {name: simulate(plan, model).makespan_s for name, plan in plans.items()}
+    first = min(predicted, key=predicted.__getitem__)
+    times = ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in predicted.items())
+    return Chooser(list(plans), f"predicted: {times}", first=first)
 
 
 def _blas_threads(plans: dict[str, Plan], asked: int | None) -> int | None:
@@ -166,7 +170,8 @@ def _check_counts(slots: int, queue: int, on_full: str) -> None:
     if slots < 1 or queue < 0 or on_full not in ("block", "raise"):
         raise PlanError(
             message(
-                "compile", "bad run options", expected="slots >= 1, queue >= 0, on_full block|raise",
+                "compile", "bad run options",
+                expected="slots >= 1, queue >= 0, on_full block or raise",
                 got=f"slots={slots}, queue={queue}, on_full={on_full!r}", remedy="Correct them.",
             )
         )  # fmt: skip

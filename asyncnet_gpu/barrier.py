@@ -33,9 +33,7 @@ class AsyncBarrierOp:
 
     def add_to(self, net: AsyncNet) -> AsyncNetBarrier:
         """Add the barrier to `net`; raises `NetError` when it is out of place."""
-        return net.barrier(
-            *self.blobs, name=self.name, outputs=self.outputs, cross_device=False
-        )
+        return net.barrier(*self.blobs, name=self.name, outputs=self.outputs, cross_device=False)
 
 
 @dataclass(frozen=True, slots=True)

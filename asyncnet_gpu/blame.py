@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from asyncnet_gpu.backends.base import Execution, StepError
-from asyncnet_gpu.errors import AsyncNetError, DeviceError
+from asyncnet_gpu.errors import DeviceError
 from asyncnet_gpu.plan.types import Plan
 
+_ERROR_CLASSES: dict[type[BaseException], type[DeviceError]] = {}
 
-@lru_cache(maxsize=None)
+
 def _error_class(kind: type[BaseException]) -> type[DeviceError]:
+    if kind not in _ERROR_CLASSES:
+        _ERROR_CLASSES[kind] = _make_error_class(kind)
+    return _ERROR_CLASSES[kind]
+
+
+def _make_error_class(kind: type[BaseException]) -> type[DeviceError]:
     """Return a `DeviceError` that is also a `kind`, so that users can catch by their own class."""
     if not issubclass(kind, Exception) or issubclass(kind, DeviceError):
         return kind if issubclass(kind, DeviceError) else DeviceError
     try:
         made = type("DeviceError", (DeviceError, kind), {"__module__": DeviceError.__module__})
         made("probe")
-    except Exception:  # noqa: BLE001 - classes with another layout or constructor: any error
+    except Exception:
         return DeviceError
     return made
 
@@ -57,9 +62,6 @@ def _compose(plan: Plan, slot: int, failed: StepError) -> BaseException:
         f"{slot} of net {plan.graph.name!r}: expected it to finish, got "
         f"{type(cause).__name__}: {cause}. Added at {node.line}."
     )
-    kind = _error_class(type(cause))
-    if isinstance(cause, AsyncNetError) and not isinstance(cause, DeviceError):
-        kind = _error_class(type(cause))
-    error = kind(text)
+    error = _error_class(type(cause))(text)
     error.__cause__ = cause
     return error

@@ -156,7 +156,7 @@ class Engine:
                             "submit", "all slots are busy and the queue is full",
                             expected=f"at most {self._queue_bound} runs waiting",
                             got=len(self._queue) + 1,
-                            remedy='Wait for a run, raise slots= or queue=, or use on_full="block".',
+                            remedy="Wait for a run, or raise slots= or queue=.",
                         )
                     )  # fmt: skip
                 # Back-pressure: the caller waits until a run leaves the queue.
@@ -279,9 +279,7 @@ class Engine:
             return
         self._start(run, fresh)
 
-    def _late(
-        self, slot: Slot, execution: Execution, timeout_s: float | None
-    ) -> DeadlineExceeded:
+    def _late(self, slot: Slot, execution: Execution, timeout_s: float | None) -> DeadlineExceeded:
         steps = slot.program.stuck_at(execution)
         where = "; ".join(describe_step(self.plan, s) for s in steps) or "no step under way"
         limit_s = self.timeout_s if timeout_s is None else timeout_s

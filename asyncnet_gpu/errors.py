@@ -1,4 +1,4 @@
-"""The exception tree. Every message reads ``[where] what: expected X, got Y. Remedy.``
+"""The exception tree; every message reads ``[where] what: expected X, got Y. Remedy``.
 
 Whose fault it is shows in the class: the net as written (`NetError`, `ShapeError`), a file
 (`OnnxImportError`), the plan (`PlanError`), the device (`DeviceError`), the caller's time or queue

@@ -181,7 +181,7 @@ class Executable:
 
         Yields
         ------
-        A `asyncnet_gpu.timeline.Timeline`; save or draw it afterwards. Only the mode in use is traced.
+        A `Timeline`; save or draw it afterwards. Only the mode in use is traced.
         """
         engine = self._engine
         timeline = Timeline(engine.plan)

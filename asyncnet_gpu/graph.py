@@ -226,9 +226,7 @@ class _Builder:
         for name in definition.outputs:
             if name not in self.blobs:
                 kind = "output" if name in self.output_blobs else "temporary"
-                self.new_storage(
-                    name, self.net.spec_of(name), definition.device, kind
-                )
+                self.new_storage(name, self.net.spec_of(name), definition.device, kind)
             self.producers[name] = (node_id,)
         self.node_ids[definition.name] = (node_id,)
         self.nodes.append(
@@ -332,7 +330,9 @@ def rebuild(
             else BlobInfo(name, blob.spec, storage, blob.offset, blob.strides, blob.kind)
         )
     storages = tuple(
-        Storage(new, graph.storages[old].device, graph.storages[old].nbytes, graph.storages[old].kind)
+        Storage(
+            new, graph.storages[old].device, graph.storages[old].nbytes, graph.storages[old].kind
+        )
         for old, new in order.items()
     )
     kept_values = {name: value for name, value in values.items() if name in moved}

@@ -136,7 +136,10 @@ class AsyncNet:
 
     def output(self, *blobs: Blob, **named: Blob) -> None:
         """Mark blobs as results of a run: by their own name, or by keyword under another."""
-        for key, blob in [*((b.name if isinstance(b, Blob) else "", b) for b in blobs), *named.items()]:
+        for key, blob in [
+            *((b.name if isinstance(b, Blob) else "", b) for b in blobs),
+            *named.items(),
+        ]:
             self._own(blob, "output")
             if key in self.outputs and self.outputs[key] != blob.name:
                 raise NetError(
@@ -181,8 +184,11 @@ class AsyncNet:
             Of the output; lists of shapes and dtypes for several outputs.
         """
         several = isinstance(shape, list)
-        shapes = tuple(tuple(s) for s in shape) if several else (
-            (shape,) if isinstance(shape, int) else tuple(shape),)
+        shapes = (
+            tuple(tuple(s) for s in shape)
+            if several
+            else ((shape,) if isinstance(shape, int) else tuple(shape),)
+        )
         dtypes = tuple(dtype) if isinstance(dtype, (list, tuple)) else (dtype,) * len(shapes)
         attrs = {"fn": fn, "shapes": shapes, "dtypes": tuple(np.dtype(d).name for d in dtypes)}
         outs = self.add(ops.registry()["call"], blobs, attrs, name=name, after=after)
@@ -190,8 +196,9 @@ class AsyncNet:
 
     def kernel(
         self, source: str, entry: str, args: Sequence[object], *, out: Any,
-        grid: int | Sequence[int], block: int | Sequence[int], cpu: Callable[..., object] | None = None,
-        shared_bytes: int = 0, name: str | Sequence[str] | None = None, after: After = (),
+        grid: int | Sequence[int], block: int | Sequence[int],
+        cpu: Callable[..., object] | None = None, shared_bytes: int = 0,
+        name: str | Sequence[str] | None = None, after: After = (),
     ) -> Any:  # fmt: skip
         """Add the user's own CUDA C++ kernel and its CPU twin.
 
@@ -211,8 +218,7 @@ class AsyncNet:
             runs on CUDA only.
         """
         outs = list(out) if isinstance(out, list) else [out]
-        slots: list[object] = [None if isinstance(a, (Blob, np.ndarray)) and np.ndim(a) else a
-                               for a in args]
+        slots: list[object] = [None if _is_blob(a) else a for a in args]
         blobs = [a for a, s in zip(args, slots, strict=True) if s is None]
         attrs = {
             "source": source, "entry": entry, "args": tuple(slots),
@@ -283,7 +289,9 @@ class AsyncNet:
             op.check_inputs(specs)
             outs = op.infer(specs, full)
         except (ShapeError, NetError) as error:
-            error.add_note(f"while adding {op.name!r} (node {name!r}) to net {self.name!r} at {line}")
+            error.add_note(
+                f"while adding {op.name!r} (node {name!r}) to net {self.name!r} at {line}"
+            )
             raise
         out_names = tuple(names[i] for i in op.mutates)
         node = self._node_name(op, name if isinstance(name, str) or name is None else name[0])
@@ -444,8 +452,9 @@ class AsyncNet:
         if not isinstance(blob, Blob) or blob.net is not self:
             raise NetError(
                 message(
-                    f"net.{where}", "not a blob of this net", expected=f"a blob of net {self.name!r}",
-                    got=repr(blob), remedy="Pass what net.input, net.parameter or an operator returned.",
+                    f"net.{where}", "not a blob of this net",
+                    expected=f"a blob of net {self.name!r}", got=repr(blob),
+                    remedy="Pass what net.input, net.parameter or an operator returned.",
                 )
             )  # fmt: skip
         return blob
@@ -489,7 +498,8 @@ class AsyncNet:
             if source is None or source.kind not in ("parameter", "state"):
                 raise NetError(
                     message(
-                        op.name, f"cannot update {name!r} in place", expected="a parameter of the net",
+                        op.name, f"cannot update {name!r} in place",
+                        expected="a parameter of the net",
                         got=source.kind if source else "the result of an operator",
                         remedy="Declare it with net.parameter.",
                     )
@@ -501,8 +511,11 @@ class AsyncNet:
     def _check_barrier(
         self, names: tuple[str, ...], outputs: Sequence[object] | None, cross_device: bool | None
     ) -> None:
-        given = names if outputs is None else tuple(
-            o.name if isinstance(o, Blob) else str(o) for o in outputs)
+        given = (
+            names
+            if outputs is None
+            else tuple(o.name if isinstance(o, Blob) else str(o) for o in outputs)
+        )
         if given != names:
             raise NetError(
                 message(
@@ -556,12 +569,20 @@ class AsyncNet:
 
     def _unknown(self, name: object, what: str, known: Mapping[str, object]) -> NetError:
         near = difflib.get_close_matches(str(name), list(known), n=1)
-        remedy = f"Did you mean {near[0]!r}?" if near else (
-            "Name something defined before; a later one would close a cycle.")
+        remedy = (
+            f"Did you mean {near[0]!r}?"
+            if near
+            else ("Name something defined before; a later one would close a cycle.")
+        )
         return NetError(
             message(f"net {self.name!r}", f"unknown {what} {name!r} at {_user_line()}",
                     expected=f"the name of a {what} defined earlier", got=repr(name), remedy=remedy)
         )  # fmt: skip
+
+
+def _is_blob(value: object) -> bool:
+    """Whether a kernel's argument is a blob (or an array for one), not a scalar by value."""
+    return isinstance(value, Blob) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 def _extents(value: int | Sequence[int]) -> tuple[int, int, int]:

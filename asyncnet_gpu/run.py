@@ -113,7 +113,7 @@ class Run:
             if not ended.done():
                 ended.set_result(None)
 
-        self.add_done_callback(lambda _: loop.call_soon_threadsafe(wake))
+        self.add_done_callback(lambda _: void(loop.call_soon_threadsafe(wake)))
         while not self.done():
             # Limit: a hanging operator must not keep the event loop waiting for ever.
             await asyncio.wait([ended], timeout=self._left_s())
@@ -154,8 +154,6 @@ class Run:
         return max(0.0, begun + self.timeout_s - time.monotonic()) + 1e-3
 
     def _wait(self, timeout_s: float | None) -> None:
-        if self.state is State.DONE:
-            return
         until = None if timeout_s is None else time.monotonic() + timeout_s
         while self.state is not State.DONE:
             left = self._left_s() if until is None else max(0.0, until - time.monotonic())
@@ -174,6 +172,10 @@ class Run:
                 remedy="The run goes on: wait again, or cancel it.",
             )
         )  # fmt: skip
+
+
+def void(_: object) -> None:
+    """Drop a result."""
 
 
 def cancelled_error() -> RunCancelled:

@@ -13,7 +13,8 @@ from asyncnet_gpu.errors import ShapeError, message
 
 #: The dtypes that blobs may have, by NumPy name.
 DTYPES: frozenset[str] = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+    {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+    | {"float16", "float32", "float64"}
 )
 
 _DTYPE_CACHE: dict[object, np.dtype[Any]] = {}
@@ -29,6 +30,7 @@ def as_dtype(dtype: object, *, where: str = "dtype") -> np.dtype[Any]:
         return _DTYPE_CACHE[dtype]
     except (KeyError, TypeError):
         pass
+    found: np.dtype[Any] | None
     try:
         found = np.dtype(dtype)  # type: ignore[call-overload]
     except TypeError:

@@ -145,7 +145,7 @@ class AbstractProgram(ABC):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Let go of a program whose execution never ended: never blocks, may leak what is in use."""
+        """Let go of a program whose execution never ended: never blocks, may leak."""
 
 
 class AbstractBackend(ABC):
@@ -182,7 +182,7 @@ class AbstractBackend(ABC):
 
     @abstractmethod
     def to_numpy(self, array: Any) -> Any:
-        """Return a NumPy copy or view of an array of this backend, after what is still writing it."""
+        """Return an array of this backend as NumPy, after what is still writing it."""
 
     @abstractmethod
     def load_values(self, plan: Plan, options: ProgramOptions) -> Mapping[int, Any]:

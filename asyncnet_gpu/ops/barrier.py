@@ -1,4 +1,4 @@
-"""Nodes that order without computing. Their blobs pass through in place; see `asyncnet_gpu.barrier`."""
+"""Nodes that order without computing; their blobs pass through in place."""
 
 from __future__ import annotations
 

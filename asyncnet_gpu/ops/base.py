@@ -226,7 +226,9 @@ class Op:
         """Raise `ShapeError` when the number of inputs or the first dtype does not fit."""
         low, high = self.n_inputs
         if len(ins) < low or (high is not None and len(ins) > high):
-            wanted = str(low) if low == high else f"{low} to {'any number' if high is None else high}"
+            wanted = (
+                str(low) if low == high else f"{low} to {'any number' if high is None else high}"
+            )
             raise ShapeError(
                 message(
                     self.name,
@@ -255,7 +257,7 @@ ANY = NUMBERS | {"bool"}
 
 
 def same_dtype(ins: Specs, *, where: str) -> np.dtype[Any]:
-    """Return the dtype that all inputs share or raise `ShapeError`: nothing is promoted silently."""
+    """Return the dtype that all inputs share or raise `ShapeError`: nothing is promoted."""
     first = ins[0].dtype
     for other in ins[1:]:
         if other.dtype != first:

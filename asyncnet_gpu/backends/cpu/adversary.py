@@ -29,9 +29,7 @@ def _pick(ready: list[int], last: int, victim: int, policy: int, rng: random.Ran
     return rng.choice(ready)
 
 
-def run_adversarially(
-    lanes: Sequence[Lane], execution: Execution, seed: tuple[int, int]
-) -> None:
+def run_adversarially(lanes: Sequence[Lane], execution: Execution, seed: tuple[int, int]) -> None:
     """Work all lanes off in this thread; errors go into `execution`."""
     rng = random.Random(hash(seed))
     policy, victim, last = rng.randrange(3), rng.randrange(max(1, len(lanes))), -1
@@ -53,5 +51,5 @@ def _one(lane: Lane, position: int, execution: Execution) -> None:
         return
     try:
         lane.instructions[position]()
-    except BaseException as error:  # noqa: BLE001 - kept in the execution like any step's error
+    except BaseException as error:
         lane.note(execution, position, error)

@@ -64,9 +64,7 @@ class BoundPlan:
             node = graph.nodes[step.node]
             for storage in {graph.blobs[n].storage for n in (*node.reads, *node.writes)}:
                 touched.setdefault(storage, []).append(i)
-        self._steps_of = {
-            name: touched.get(graph.blobs[name].storage, []) for name in graph.inputs
-        }
+        self._steps_of = {name: touched.get(graph.blobs[name].storage, []) for name in graph.inputs}
         if self.stages_inputs:
             self._staged = {
                 name: byte_array(graph.blobs[name].spec.nbytes) for name in graph.inputs
@@ -95,9 +93,7 @@ class BoundPlan:
             return partial(self._on_barrier, node.id)
         ins = [self.arrays[n] for n in node.reads]
         outs = [self.arrays[n] for n in node.writes]
-        wanted = node.op.scratch(
-            graph.read_specs(node), graph.write_specs(node), node.attrs, "cpu"
-        )
+        wanted = node.op.scratch(graph.read_specs(node), graph.write_specs(node), node.attrs, "cpu")
         block = self._scratch[step.stream]
         scratch = [
             np.ndarray(s.shape, s.dtype, buffer=block, offset=offset)
@@ -128,9 +124,7 @@ class BoundPlan:
 
     def outputs(self) -> dict[str, Any]:
         """Return fresh copies of the output blobs: the next run overwrites the slot's own."""
-        return {
-            key: self.arrays[name].copy() for key, name in self.plan.graph.outputs.items()
-        }
+        return {key: self.arrays[name].copy() for key, name in self.plan.graph.outputs.items()}
 
     def poison(self) -> None:
         """Fill everything a run should write before it reads, so that a missing wait shows."""

@@ -67,6 +67,7 @@ class Wait:
         self._limit_s = limit_s
 
     def __call__(self) -> None:
+        """Block until the event is recorded; leave the fast loop if something failed."""
         if not self.lock.acquire(True, self._limit_s):
             raise StuckError
         if self._shared.hurt:
@@ -83,6 +84,7 @@ class Record:
         self._locks = [wait.lock for wait in waits]
 
     def __call__(self) -> None:
+        """Record the event."""
         for lock in self._locks:
             lock.release()
 
@@ -131,7 +133,7 @@ class Lane:
                 instruction()
         except StuckError:
             return False
-        except BaseException as error:  # noqa: BLE001 - whatever a user's operator raises is kept
+        except BaseException as error:
             position = self.position
             self.note(execution, position, error)
             return self._run_from(position + 1, execution, None)
@@ -169,7 +171,7 @@ class Lane:
                 instruction()
             except StuckError:
                 return False
-            except BaseException as error:  # noqa: BLE001 - as in `run`
+            except BaseException as error:
                 self.note(execution, index, error)
                 continue
             if slices is not None and self.meaning[index][0] is Kind.RUN:

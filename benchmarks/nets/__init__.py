@@ -1,0 +1,1 @@
+"""Nets that the benchmarks and tests share."""
