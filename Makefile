@@ -1,0 +1,63 @@
+# Needs python3 (3.10 or later, with venv) and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# More extras for a target, e.g. EXTRAS=cuda13x on a machine with a GPU.
+EXTRAS ?=
+comma  := ,
+stamp   = $(VENV)/.stamp-$1$(if $(EXTRAS),$(comma)$(EXTRAS))
+
+.PHONY: help venv demo test gpu-test bench docs lint format clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo      see it run (installs what it needs into $(VENV))"
+	@echo "make test      lint, types and every test that needs no GPU (ci/check)"
+	@echo "make gpu-test  the tests and benchmarks that need one (ci/gpu); EXTRAS=cuda13x brings CuPy"
+	@echo "make bench     benchmarks on whatever there is; BENCH_ARGS=... are passed on"
+	@echo "make docs      API reference into build/docs"
+	@echo "make lint | format | venv | clean"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "python 3.10 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+# The stamp's name is the set of extras. Installed again when the project's metadata change.
+$(VENV)/.stamp-%: pyproject.toml | $(BIN)/python
+	$(PIP) install --editable ".[$*]"
+	@touch $@
+
+$(VENV)/.models: requirements/models.txt | $(BIN)/python
+	$(PIP) install --no-deps -r requirements/models.txt
+	@touch $@
+
+venv: $(call stamp,dev) $(VENV)/.models
+
+demo: $(call stamp,demo)
+	$(BIN)/python -m asyncnet_gpu demo $(DEMO_ARGS)
+
+test: venv
+	ci/check
+
+gpu-test: $(call stamp,gpu-test) $(VENV)/.models
+	ci/gpu
+
+bench: $(call stamp,gpu-test) $(VENV)/.models
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+docs: $(call stamp,docs)
+	$(BIN)/pdoc --docformat numpy --output-directory build/docs asyncnet_gpu
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
