@@ -22,6 +22,14 @@ THREADS = 256
 #: CUDA types that carry elements of 1, 2, 4 and 8 bytes.
 CARRIERS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long long"}
 
+#: CUDA types of the dtypes that have arithmetic.
+CUDA_NUMBERS = {
+    "float16": "__half", "float32": "float", "float64": "double",
+    "int8": "signed char", "int16": "short", "int32": "int", "int64": "long long",
+    "uint8": "unsigned char", "uint16": "unsigned short", "uint32": "unsigned int",
+    "uint64": "unsigned long long",
+}  # fmt: skip
+
 #: The struct `CopyLayout` of ``copy.cu``: strides in elements.
 COPY_LAYOUT = np.dtype(
     [
