@@ -1,0 +1,153 @@
+"""The exact allocator: every two independent nodes on different streams, with the fewest waits.
+
+On the transitive reduction a stream is a path. Joining a node to a predecessor on its stream saves
+the wait of that edge, each node can be joined to one predecessor and one successor, so the most
+waits are saved by a maximum matching of the bipartite graph (node as predecessor, node as
+successor): waits = edges of the reduction - size of the matching.
+
+Sources: Kwon et al., "Nimble: Lightweight and parallel GPU task scheduling", NeurIPS 2020,
+section 4.2; Fulkerson 1956 (path cover by matching); Hopcroft, Karp 1973 (the matching).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from asyncnet_gpu.graph import Graph
+from asyncnet_gpu.plan.lanes import Assignment, lane_kinds
+from asyncnet_gpu.plan.types import StreamInfo
+
+_FREE = -1
+
+
+def maximum_matching(successors: list[list[int]], n: int) -> list[int]:
+    """Return for each node the predecessor matched to it, or -1: Hopcroft-Karp, iterative.
+
+    Parameters
+    ----------
+    successors
+        For each of `n` nodes the nodes that may follow it on its stream.
+
+    Notes
+    -----
+    O(E sqrt(V)) time.
+    """
+    follows = [_FREE] * n  # left -> right
+    leads = [_FREE] * n  # right -> left
+    for left in range(n):  # a greedy start saves most phases
+        for right in successors[left]:
+            if leads[right] == _FREE:
+                follows[left], leads[right] = right, left
+                break
+    while True:
+        level = _layers(successors, follows, leads, n)
+        if level is None:
+            return leads
+        pointer = [0] * n
+        for left in range(n):
+            if follows[left] == _FREE:
+                _augment(left, successors, follows, leads, level, pointer)
+
+
+def _layers(
+    successors: list[list[int]], follows: list[int], leads: list[int], n: int
+) -> list[int] | None:
+    """Breadth-first layers of left nodes; None when no augmenting path is left."""
+    level = [0 if follows[left] == _FREE else -1 for left in range(n)]
+    queue = deque(left for left in range(n) if level[left] == 0)
+    found = False
+    while queue:
+        left = queue.popleft()
+        for right in successors[left]:
+            other = leads[right]
+            if other == _FREE:
+                found = True
+            elif level[other] < 0:
+                level[other] = level[left] + 1
+                queue.append(other)
+    return level if found else None
+
+
+def _augment(
+    root: int, successors: list[list[int]], follows: list[int], leads: list[int],
+    level: list[int], pointer: list[int],
+) -> None:  # fmt: skip
+    """Depth-first search along the layers with an explicit stack; flips the path it finds."""
+    stack = [root]
+    path: list[int] = []  # the right node taken from each left node on the stack
+    while stack:
+        left = stack[-1]
+        if pointer[left] == len(successors[left]):
+            stack.pop()
+            level[left] = -1
+            if path:
+                path.pop()
+            continue
+        right = successors[left][pointer[left]]
+        pointer[left] += 1
+        other = leads[right]
+        if other == _FREE:
+            path.append(right)
+            for taken_left, taken_right in zip(stack, path, strict=True):
+                follows[taken_left], leads[taken_right] = taken_right, taken_left
+            return
+        if level[other] == level[left] + 1:
+            path.append(right)
+            stack.append(other)
+
+
+def allocate_exactly(
+    graph: Graph, reduced: list[list[int]], max_streams: int | None
+) -> Assignment:
+    """Cover the reduction with paths; each is a stream.
+
+    Parameters
+    ----------
+    max_streams
+        Compute streams per device; None is unlimited. With a limit, whole paths are put one after
+        the other on a stream: the path that begins next goes to the stream whose last node lies
+        furthest back.
+    """
+    kinds = lane_kinds(graph)
+    n = len(kinds)
+    successors: list[list[int]] = [[] for _ in range(n)]
+    for node, before in enumerate(reduced):
+        for other in before:
+            if kinds[other] == kinds[node]:
+                successors[other].append(node)
+    leads = maximum_matching(successors, n)
+    path_of = [0] * n
+    paths: list[list[int]] = []
+    for node in range(n):
+        if leads[node] == _FREE:
+            path_of[node] = len(paths)
+            paths.append([node])
+        else:
+            path_of[node] = path_of[leads[node]]
+            paths[path_of[node]].append(node)
+    stream_of_path, stream_kinds = _fold(paths, kinds, max_streams)
+    streams = tuple(StreamInfo(i, d, kind) for i, (d, kind) in enumerate(stream_kinds))
+    return Assignment(streams, [stream_of_path[p] for p in path_of], list(range(n)))
+
+
+def _fold(
+    paths: list[list[int]], kinds: list[tuple[int, str]], max_streams: int | None
+) -> tuple[list[int], list[tuple[int, str]]]:
+    """Return the stream of each path, and the kind of each stream."""
+    stream_of: list[int] = []
+    stream_kinds: list[tuple[int, str]] = []
+    last: list[int] = []
+    of_kind: dict[tuple[int, str], list[int]] = {}
+    for path in paths:  # ascending first node
+        kind = kinds[path[0]]
+        own = of_kind.setdefault(kind, [])
+        if max_streams is None or len(own) < max_streams:
+            own.append(len(stream_kinds))
+            stream_kinds.append(kind)
+            last.append(path[-1])
+            stream_of.append(own[-1])
+        else:
+            stream = min(own, key=lambda s: (last[s], s))
+            last[stream] = max(last[stream], path[-1])
+            stream_of.append(stream)
+    return stream_of, stream_kinds
