@@ -30,6 +30,7 @@ from asyncnet_gpu.ops.strided import (
     grid_for,
     nothing,
 )
+from asyncnet_gpu.ops.viewing import repeated_view
 from asyncnet_gpu.specs import TensorSpec, normal_axis, spec
 
 #: Pieces that one launch of ``concat.cu`` joins; the same number stands there.
@@ -194,17 +195,6 @@ def _kernel_tile(
     ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
 ) -> Sequence[KernelLaunch] | None:
     return copy_launches(_tile_pair(ins[0], outs[0], attrs, repeated_view))
-
-
-def repeated_view(array: Any, shape: Sequence[int]) -> Any:
-    """Broadcast an array to `shape` of as many axes by strides of 0, for NumPy and CuPy arrays."""
-    strides = [
-        0 if have != want else stride
-        for have, want, stride in zip(array.shape, shape, array.strides, strict=True)
-    ]
-    if isinstance(array, np.ndarray):
-        return np.lib.stride_tricks.as_strided(array, shape, strides)
-    return type(array)(shape, array.dtype, array.data, strides)
 
 
 def _reference_tile(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
