@@ -80,10 +80,10 @@ class _Proof:
                 _fail(f"{self.name(index)} runs a node of another device")
             for event in step.waits:
                 if event not in self.recorder:
-                    _fail(f"{self.name(index)} waits for event {event}, which no earlier step records")
+                    _fail(f"{self.name(index)} waits for event {event}: no earlier step records it")
             if step.records is not None:
                 if step.records in self.recorder:
-                    _fail(f"event {step.records} is recorded twice, the second time by {self.name(index)}")
+                    _fail(f"event {step.records} is recorded twice, again by {self.name(index)}")
                 self.recorder[step.records] = index
         if sorted(self.recorder) != list(range(plan.n_events)):
             _fail(f"events recorded are {sorted(self.recorder)}: expected 0..{plan.n_events - 1}")
@@ -151,11 +151,11 @@ class _Proof:
             size = plan.arena_bytes.get(storage.device, 0)
             if not in_arena or offset < 0 or offset + storage.nbytes > size:
                 _fail(
-                    f"storage {storage.id} ({storage.kind}) at [{offset}, {offset + storage.nbytes})"
-                    f" lies outside the arena of {plan.device_name(storage.device)} ({size} bytes)"
+                    f"storage {storage.id} ({storage.kind}) at byte {offset} with "
+                    f"{storage.nbytes} bytes lies outside the arena of {plan.device_name(storage.device)} ({size} bytes)"
                 )
-        used = {self.storage_of[n] for node in self.graph.nodes for n in (*node.reads, *node.writes)}
-        for storage_id in used:
+        names = {n for node in self.graph.nodes for n in (*node.reads, *node.writes)}
+        for storage_id in {self.storage_of[n] for n in names}:
             storage = self.graph.storages[storage_id]
             if storage.kind in ("temporary", "output") and plan.offsets[storage_id] is None:
                 _fail(f"storage {storage_id} ({storage.kind}) has no place in the arena")
@@ -217,10 +217,9 @@ class _Proof:
 
     def check_no_redundant_wait(self) -> None:
         """Each wait must tell its step something that stream order and its other waits do not."""
+        last: dict[int, int] = {}
         for index, step in enumerate(self.plan.steps):
-            if not step.waits:
-                continue
-            previous = self.position[index] - 1
+            before, last[step.stream] = last.get(step.stream), index
             for event in step.waits:
                 other = self.recorder[event]
                 stream, position = self.plan.steps[other].stream, self.position[other]
@@ -231,18 +230,10 @@ class _Proof:
                     for o in [self.recorder[e]]
                     for same in [self.plan.steps[o].stream == stream]
                 ]
-                before = self._step_before(index, previous)
                 if before is not None:
                     told.append(self.clocks[before][stream])
                 if max(told, default=0) >= position:
                     _fail(f"{self.name(index)} waits for event {event} although it need not")
-
-    def _step_before(self, index: int, position: int) -> int | None:
-        stream = self.plan.steps[index].stream
-        for other in range(index - 1, -1, -1):
-            if self.plan.steps[other].stream == stream:
-                return other
-        return None
 
 
 @final

@@ -1,6 +1,6 @@
 """What the core promises on a CPU, as ratios of one interleaved run.
 
-    python -m benchmarks.core [chain] [matmul] [auto] [--save]
+python -m benchmarks.core [chain] [matmul] [auto] [--save]
 """
 
 from __future__ import annotations

@@ -20,11 +20,12 @@ def wait_reason(plan: Plan, step: int, event: int) -> str:
 
 
 def _title(plan: Plan) -> list[str]:
-    lines = [
+    head = (
         f"plan of {plan.graph.name!r}: {plan.mode}, allocator {plan.allocator}, "
         f"{len(plan.steps)} steps on {len(plan.streams)} streams, {plan.n_events} events, "
         f"{plan.n_waits} waits"
-    ]
+    )
+    lines = [head]
     for device, size in sorted(plan.arena_bytes.items()):
         total = sum(
             s.nbytes for s in plan.graph.storages

@@ -96,9 +96,7 @@ def _augment(
             stack.append(other)
 
 
-def allocate_exactly(
-    graph: Graph, reduced: list[list[int]], max_streams: int | None
-) -> Assignment:
+def allocate_exactly(graph: Graph, reduced: list[list[int]], max_streams: int | None) -> Assignment:
     """Cover the reduction with paths; each is a stream.
 
     Parameters

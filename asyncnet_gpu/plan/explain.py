@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import deque
+from itertools import pairwise
 
 from asyncnet_gpu.errors import PlanError, message
 from asyncnet_gpu.plan.deps import Reason, find_dependencies
@@ -19,7 +20,9 @@ def _find(plan: Plan, name: str) -> int:
     blob = graph.blobs.get(name)
     if blob is not None:
         writers = [
-            n.id for n in graph.nodes if any(graph.blobs[w].storage == blob.storage for w in n.writes)
+            node.id
+            for node in graph.nodes
+            if any(graph.blobs[written].storage == blob.storage for written in node.writes)
         ]
         if writers:
             return writers[0]
@@ -107,7 +110,7 @@ def explain_order(plan: Plan, first: str, second: str) -> str:
             return f"{second} comes after {first} only because the plan puts them in one order."
         return f"{first} and {second} are not ordered: they may overlap."
     links = []
-    for left, right in zip(chain, chain[1:], strict=False):
+    for left, right in pairwise(chain):
         reason = " ".join(edges[right][left]).strip()
         links.append(f"{nodes[right].name!r} waits for {nodes[left].name!r} ({reason})")
     return f"{second} waits for {first}: " + "; ".join(links) + "."

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import le
 from typing import Any
 
 import numpy as np
@@ -145,9 +146,7 @@ def _best_fit(
     start = end = -1
     at_top: int | None = None
     for block in (*free, None):
-        usable = block is not None and (
-            serial or all([a <= b for a, b in zip(block.last, clock, strict=True)])
-        )
+        usable = block is not None and (serial or all(map(le, block.last, clock)))
         if usable and block is not None and block.start == end:
             end = block.end
             continue
