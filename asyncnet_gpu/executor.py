@@ -39,6 +39,7 @@ class Executable:
         self._engines = dict(engines)
         self._values = values
         self._chooser = chooser
+        self._closed = False
         self._engine = self._engines[chooser.choice]
         graph = self._engine.plan.graph
         self._inputs = {
@@ -98,7 +99,7 @@ class Executable:
             If a step failed; also an instance of the error that the operator raised.
         """
         arrays = self._adopt(inputs, named)
-        if self._chooser.decided or self._engine.tracer is not None:
+        if self._closed or self._chooser.decided or self._engine.tracer is not None:
             return self._engine.run(Execution(arrays), timeout_s)
         return self._run_undecided(arrays, timeout_s)
 
@@ -135,7 +136,7 @@ class Executable:
             If all slots are busy, the queue is full and ``on_full="raise"``.
         """
         arrays = self._adopt(inputs, named)
-        if not self._chooser.decided:
+        if not self._closed and not self._chooser.decided:
             # Several in flight: comparing modes would measure their interference.
             self._chooser.settle("several runs in flight before enough single ones were measured")
             self._settle()
@@ -230,6 +231,7 @@ class Executable:
         """Cancel what is queued, wait for what runs, free everything."""
         for engine in self._engines.values():
             engine.close()
+        self._closed = True
         self._engines.clear()
         self._backend.close()
 

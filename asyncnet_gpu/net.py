@@ -191,7 +191,7 @@ class AsyncNet:
         )
         dtypes = tuple(dtype) if isinstance(dtype, (list, tuple)) else (dtype,) * len(shapes)
         attrs = {"fn": fn, "shapes": shapes, "dtypes": tuple(np.dtype(d).name for d in dtypes)}
-        outs = self.add(ops.registry()["call"], blobs, attrs, name=name, after=after)
+        outs = self.add_node(ops.registry()["call"], blobs, attrs, name=name, after=after)
         return tuple(outs) if several else outs[0]
 
     def kernel(
@@ -226,7 +226,7 @@ class AsyncNet:
             "shapes": tuple((s,) if isinstance(s, int) else tuple(s) for s, _ in outs),
             "dtypes": tuple(np.dtype(d).name for _, d in outs), "shared_bytes": int(shared_bytes),
         }  # fmt: skip
-        made = self.add(ops.registry()["kernel"], blobs, attrs, name=name, after=after)
+        made = self.add_node(ops.registry()["kernel"], blobs, attrs, name=name, after=after)
         return tuple(made) if isinstance(out, list) else made[0]
 
     def barrier(
@@ -263,7 +263,7 @@ class AsyncNet:
         self._append(op, node, {}, names, names, device, after)
         return AsyncNetBarrier(self, node, names)
 
-    def add(
+    def add_node(
         self, op: Op, operands: Sequence[object], attrs: Attrs, *,
         name: str | Sequence[str] | None = None, outputs: Sequence[str] | None = None,
         after: After = (),
@@ -595,7 +595,7 @@ def _method(op: Op, net: AsyncNet) -> Callable[..., Any]:
     """Return the bound method of an operator: blobs by position, attributes by keyword."""
 
     def method(*operands: object, name: Any = None, after: After = (), **attrs: Any) -> Any:
-        outs = net.add(op, operands, attrs, name=name, after=after)
+        outs = net.add_node(op, operands, attrs, name=name, after=after)
         return outs[0] if len(outs) == 1 else outs
 
     method.__name__ = method.__qualname__ = op.name

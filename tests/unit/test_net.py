@@ -33,7 +33,7 @@ def test_methods_return_blobs_with_inferred_specs() -> None:
 def test_unknown_operator_suggests_the_nearest() -> None:
     net = ag.AsyncNet()
     with pytest.raises(AttributeError, match=r"Did you mean net\.matmul"):
-        net.matmull
+        _ = net.matmull
 
 
 def test_every_operator_is_a_documented_method() -> None:
@@ -107,7 +107,7 @@ def test_bad_shape(shape: tuple[object, ...]) -> None:
 def test_barrier_out_of_place_has_a_remedy() -> None:
     net = ag.AsyncNet()
     x = net.input("x", (3,), "float32")
-    with pytest.raises(ag.NetError, match="out of place would order nothing.*Leave outputs out"):
+    with pytest.raises(ag.NetError, match=r"out of place would order nothing.*Leave outputs out"):
         net.barrier(x, outputs=["fresh"])
     with pytest.raises(ag.NetError, match="given twice"):
         net.barrier(x, x)
@@ -185,7 +185,7 @@ def test_user_functions_travel_by_name_only() -> None:
     x = net.input("x", (3,), "float32")
     net.output(net.call(double, x, shape=(3,), dtype="float32", name="y"))
     data = json.loads(json.dumps(net.to_dict()))
-    with pytest.raises(ag.NetError, match="Pass functions="):
+    with pytest.raises(ag.NetError, match=r"Pass functions="):
         ag.AsyncNet.from_dict(data)
     name = f"{double.__module__}.double"
     again = ag.AsyncNet.from_dict(data, functions={name: double})
