@@ -1,4 +1,4 @@
-# Needs python3 (3.10 or later, with venv) and make; everything else goes into .venv.
+# Needs python3 (3.11 or later, with venv) and make; everything else goes into .venv.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -20,7 +20,7 @@ help:
 	@echo "make lint | format | venv | clean"
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "python 3.10 or later is needed: make PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or later is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
 # The stamp's name is the set of extras. Installed again when the project's metadata change.

@@ -17,7 +17,8 @@ import numpy as np
 from asyncnet_gpu.specs import TensorSpec, contiguous_strides
 
 if TYPE_CHECKING:
-    from asyncnet_gpu.net import AsyncNet, NodeDef
+    from asyncnet_gpu.net import AsyncNet
+    from asyncnet_gpu.net_state import NodeDef
     from asyncnet_gpu.ops.base import Attrs, Op
 
 Array = np.ndarray[Any, Any]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from asyncnet_gpu.graph import BlobInfo, Graph, Node, Storage, rebuild
 from asyncnet_gpu.specs import contiguous_strides
 
-#: Below this the bytes do not matter, and NumPy's ufuncs leave their shortest path (0.3 microseconds
-#: more, measured) when an output is also an input.
+#: Below this the bytes do not matter, and NumPy's ufuncs leave their shortest path (0.3 us more,
+#: measured) when an output is also an input.
 SMALLEST_SHARED_BYTES = 4096
 
 

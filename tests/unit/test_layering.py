@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 LAYERS = (
     ("errors", "specs"),
     ("ops",),
-    ("blob", "net", "barrier", "serialize"),
+    ("blob", "net", "net_state", "barrier", "serialize"),
     ("graph",),
     ("passes", "autodiff"),
     ("place",),
@@ -31,6 +31,7 @@ LAYERS = (
     ("blame", "engine", "slot", "run", "executor", "timeline", "auto"),
     ("trace", "report"),
     ("onnx", "api"),
+    ("demo",),
     ("cli",),
 )
 TOP = ("__init__", "__main__")  # may import everything
