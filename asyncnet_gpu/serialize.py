@@ -161,7 +161,9 @@ def _add_node(net: AsyncNet, node: Any, functions: Functions) -> None:
             )  # fmt: skip
             return
         attrs = {key: _decode(value, functions) for key, value in node["attrs"].items()}
-        net.add_node(op, inputs, attrs, name=node["name"], outputs=node["outputs"], after=node["after"])
+        net.add_node(
+            op, inputs, attrs, name=node["name"], outputs=node["outputs"], after=node["after"]
+        )
 
 
 def save_net(net: AsyncNet, path: str) -> None:
