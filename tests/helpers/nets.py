@@ -1,4 +1,4 @@
-"""Nets for planning tests: synthetic operators with a stated cost, random nets, NASNet-like nets."""
+"""Nets for planning tests: synthetic operators with a stated cost, random and NASNet-like nets."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class _Checker:
         uses = {k: [self.step_of[n] for n, _ in v] for k, v in self.uses().items()}
         kinds = {b["storage"]: b["kind"] for b in self.plan["blobs"]}
         for s in placed:
-            assert 0 <= s["offset"], "before the arena"
+            assert s["offset"] >= 0, "before the arena"
             assert s["offset"] + s["bytes"] <= self.plan["arena_bytes"][s["device"]], "after it"
         for a, b in combinations(placed, 2):
             apart = (

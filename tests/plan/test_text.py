@@ -1,0 +1,98 @@
+"""What people and other programs read of a plan: JSON, the table of lanes, explanations."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from helpers.nets import CUDA_LIKE, HALF, mix, random_net
+
+from asyncnet_gpu.errors import PlanError
+from asyncnet_gpu.graph import build_graph
+from asyncnet_gpu.net import AsyncNet
+from asyncnet_gpu.place import place
+from asyncnet_gpu.plan import make_plan
+from asyncnet_gpu.plan.types import Plan
+
+
+def planned(net: AsyncNet, **options: Any) -> Plan:
+    graph = place(build_graph(net))
+    options = {"mode": "streams", "model": CUDA_LIKE, "alignment": 64, **options}
+    return make_plan(graph, device_kind="cpu", **options)
+
+
+def diamond(**options: Any) -> Plan:
+    net = AsyncNet("diamond")
+    h = mix(net, net.input("x", (16,)), sizes=(64,), name="h", flops=1e9)
+    (half,) = net.add_node(HALF, (h,), {}, name="half")
+    a = mix(net, h, name="a", flops=1e9)
+    b = mix(net, half, name="b", flops=1e9)
+    c = mix(net, name="c", flops=1e9)
+    net.output(mix(net, a, b, name="y"), c)
+    return planned(net, **options)
+
+
+def test_the_json_has_the_published_keys_and_survives_a_round_trip() -> None:
+    data = planned(random_net(3, 30, 2)).to_dict()
+    assert json.loads(json.dumps(data)) == data
+    assert data["schema"] == 1
+    assert set(data) >= {
+        "schema", "net", "mode", "allocator", "streams", "nodes", "blobs", "storages", "steps",
+        "events", "arena_bytes",
+    }  # fmt: skip
+    assert set(data["streams"][0]) >= {"id", "device", "kind", "scratch_bytes"}
+    assert set(data["nodes"][0]) >= {"id", "name", "op", "device", "reads", "writes", "after"}
+    assert set(data["blobs"][0]) >= {"name", "shape", "dtype", "device", "storage", "kind"}
+    assert set(data["storages"][0]) >= {"id", "device", "bytes", "offset"}
+    assert set(data["steps"][0]) == {"node", "stream", "waits", "records"}
+    known = {b["name"] for b in data["blobs"]}
+    assert known >= {n for node in data["nodes"] for n in (*node["reads"], *node["writes"])}
+    assert {s["device"] for s in data["streams"]} <= {"cpu:0", "cpu:1"}
+
+
+def test_the_description_shows_lanes_waits_with_reasons_and_the_arena() -> None:
+    plan = diamond(allocator="exact")
+    text = plan.describe()
+    assert f"{len(plan.steps)} steps on {len(plan.streams)} streams" in text
+    assert f"arena on cpu:0: {plan.arena_bytes[0]:,} bytes" in text
+    for stream in plan.streams:
+        assert f"cpu:0/{stream.id} compute" in text
+    assert text.count("waits e") == plan.n_waits > 0
+    assert "RAW" in text
+    assert "from Mix 'h'" in text
+    for step in plan.steps:
+        assert plan.node_of(step).name in text
+
+
+def test_a_direct_dependency_names_its_blob() -> None:
+    text = diamond().explain("a", "y")
+    assert text == "y waits for a: 'y' waits for 'a' (RAW a)."
+
+
+def test_a_chain_names_every_link_through_views() -> None:
+    plan = diamond()
+    text = plan.explain("h", "y")
+    assert text.startswith("y waits for h: ")
+    assert text.count("waits for") == 3
+    assert "(RAW half)" in plan.explain("half", "b")
+
+
+def test_independent_nodes_may_overlap() -> None:
+    assert diamond(allocator="exact").explain("a", "c") == (
+        "a and c are not ordered: they may overlap."
+    )
+
+
+def test_an_order_that_only_the_plan_makes_is_called_so() -> None:
+    text = diamond(mode="serial").explain("a", "c")
+    assert text == "c comes after a only because the plan puts them in one order."
+
+
+def test_the_other_way_round_is_said() -> None:
+    assert "the other way round" in diamond().explain("y", "h")
+
+
+def test_an_unknown_name_gets_a_suggestion() -> None:
+    with pytest.raises(PlanError, match=r"unknown name 'hal'.*Did you mean 'half'\?"):
+        diamond().explain("hal", "y")
