@@ -1,0 +1,1 @@
+"""Translations of ONNX nodes, one file per family, found by `asyncnet_gpu.onnx.mapping`."""
