@@ -152,7 +152,8 @@ class _Proof:
             if not in_arena or offset < 0 or offset + storage.nbytes > size:
                 _fail(
                     f"storage {storage.id} ({storage.kind}) at byte {offset} with "
-                    f"{storage.nbytes} bytes lies outside the arena of {plan.device_name(storage.device)} ({size} bytes)"
+                    f"{storage.nbytes} bytes lies outside the arena of "
+                    f"{plan.device_name(storage.device)} ({size} bytes)"
                 )
         names = {n for node in self.graph.nodes for n in (*node.reads, *node.writes)}
         for storage_id in {self.storage_of[n] for n in names}:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def auto() -> dict[str, Any]:
         for _ in range(40):  # auto decides
             exes["auto"].run(inputs)
         calls: dict[str, Callable[[], object]] = {
-            m: (lambda exe=exe: exe.run(inputs)) for m, exe in exes.items()
+            m: partial(exe.run, inputs) for m, exe in exes.items()
         }
         once = min(t.median_s for t in interleave(calls, rounds=3).values())
         timings = interleave(calls, rounds=max(15, min(400, int(0.5 / once))))

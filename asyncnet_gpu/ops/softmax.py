@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import FLOATS, Arrays, Attrs, Cost, Launch, OnnxMapping, Op, OpCase, Specs, f32
+from asyncnet_gpu.ops.base import (
+    FLOATS,
+    Arrays,
+    Attrs,
+    Cost,
+    Launch,
+    OnnxMapping,
+    Op,
+    OpCase,
+    Specs,
+    f32,
+)
 from asyncnet_gpu.specs import TensorSpec, normal_axis, spec
 
 
@@ -89,7 +100,7 @@ def _definition(
     return Op(
         name=name,
         kind=kind,
-        doc=f"""Compute ``{formula}`` along an axis, shifted by the maximum so that nothing overflows.
+        doc=f"""Compute ``{formula}`` along an axis, shifted so that nothing overflows.
 
     Parameters
     ----------
