@@ -11,6 +11,7 @@ from asyncnet_gpu.auto import Chooser
 from asyncnet_gpu.backends.base import AbstractBackend, Execution
 from asyncnet_gpu.engine import Engine
 from asyncnet_gpu.errors import NetError, ShapeError, message
+from asyncnet_gpu.place import replica_names
 from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.timeline import Timeline
 
@@ -204,7 +205,7 @@ class Executable:
         """Overwrite a parameter, after the runs under way and before later ones."""
         import numpy as np
 
-        storage, spec = self._parameter(name)
+        _, spec = self._parameter(name)
         array = np.asarray(value)
         if array.shape != spec.shape or array.dtype != spec.dtype:
             raise ShapeError(
@@ -212,7 +213,9 @@ class Executable:
                         got=f"{array.dtype}{list(array.shape)}", remedy="Convert the array.")
             )  # fmt: skip
         self._engine.drain(self._engine.timeout_s)
-        self._backend.write_value(self._values[storage], array)
+        # Devices that only read the parameter hold replicas of it.
+        for replica in replica_names(self.plan.graph, name):
+            self._backend.write_value(self._values[self._parameter(replica)[0]], array)
 
     def _parameter(self, name: str) -> tuple[int, Any]:
         graph = self.plan.graph

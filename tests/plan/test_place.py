@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -157,3 +158,18 @@ def test_only_copies_and_barriers_look_at_other_devices(seed: int, n: int) -> No
         (n.name, n.op, n.device, n.writes) for n in before.nodes
     ]
     assert place(replace(before)) == graph
+
+
+def test_a_parameter_that_is_set_is_set_in_its_replicas() -> None:
+    net = AsyncNet("set")
+    w = net.parameter("w", np.ones(4, np.float32))
+    with net.device(1):
+        y = net.call(np_copy, w, shape=(4,), dtype="float32", name="y")
+    net.output(y)
+    with net.compile(backend="cpu", mode="serial") as exe:
+        exe.set_parameter("w", np.full(4, 5, np.float32))
+        assert np.array_equal(exe.run()["y"], np.full(4, 5))
+
+
+def np_copy(xp: Any, a: Any, out: Any) -> None:
+    xp.copyto(out, a)

@@ -206,3 +206,16 @@ def test_a_thousand_nodes_in_exact_mode_need_the_optimal_number_of_waits() -> No
 def test_unknown_options_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(PlanError, match=text):
         planned(build_graph(dag_net({}, 1)), **options)
+
+
+@pytest.mark.xfail(reason="several streams are weighed against one on a single device only")
+def test_tiny_branches_on_two_devices_share_one_stream_on_each() -> None:
+    net = AsyncNet("tiny")
+    x = net.input("x", (8,))
+    outs = []
+    for device in (0, 1):
+        with net.device(device):
+            outs += [mix(net, mix(net, x, flops=10.0), flops=10.0) for _ in range(4)]
+    net.output(*outs)
+    plan = planned(place(build_graph(net)), model=CPU_LIKE)
+    assert [s.device for s in plan.streams if s.kind == "compute"] == [0, 1]

@@ -124,13 +124,21 @@ def test_buffers_of_concurrent_steps_laid_over_each_other(allocator: str) -> Non
 
 
 def test_buffers_that_overlap_by_one_byte() -> None:
-    plan = two_branches()
-    a, b = (plan.graph.blobs[name].storage for name in ("a1", "b1"))
-    offsets = list(plan.offsets)
-    low, high = sorted((a, b), key=lambda s: offsets[s] or 0)
-    offsets[high] = (offsets[low] or 0) + plan.graph.storages[low].nbytes - 1
-    grown = {0: plan.arena_bytes[0] + 4096}
-    refused(replace(plan, offsets=tuple(offsets), arena_bytes=grown), "share bytes")
+    net = AsyncNet("edge")
+    x = net.input("x", (16,))
+    a, b = (mix(net, x, sizes=(256,), flops=1e9, name=name) for name in "ab")
+    net.output(mix(net, a, b, name="y"))
+    plan = planned(net, allocator="exact")
+    storage = {name: plan.graph.blobs[name].storage for name in "aby"}
+    for gap, fits in ((1024, True), (1023, False)):
+        for low, high in ("ab", "ba"):
+            offsets = list(plan.offsets)
+            offsets[storage[low]], offsets[storage[high]], offsets[storage["y"]] = 0, gap, 4096
+            moved = replace(plan, offsets=tuple(offsets), arena_bytes={0: 8192})
+            if fits:
+                verify(moved)
+            else:
+                refused(moved, "share bytes")
 
 
 def test_an_output_overwritten_later() -> None:
