@@ -24,7 +24,7 @@ from asyncnet_gpu.plan.sync import Synchronised
 _GOOD_ENOUGH = 1.05
 #: Placing by size compares all pairs: only for nets up to this many storages.
 _MOST_BY_SIZE_SERIAL = 6000
-_MOST_BY_SIZE = 1500
+_MOST_BY_SIZE = 700
 
 
 @dataclass(slots=True)
