@@ -1,0 +1,177 @@
+// Pooling over windows of up to three spatial axes, and over whole planes.
+//
+// max_pool       out[n, c, o] = max over taps k of x[n, c, stride*o + dilation*k - begin]
+// average_pool   the sum of the same elements, divided by the number of taps inside the input, or,
+//                where padding counts, inside the padded input
+// global_pool    max (MAX) or mean of all elements of a plane (n, c)
+// Layouts        x (n, c, d, h, w) with any strides, missing axes have extent 1; out C-contiguous.
+//                Positions outside the input are left out; NaN wins every maximum
+// Launch         windows: 1-D grid-stride loop, one output for each thread and turn, 256 threads;
+//                global_pool: a block of 256 threads for each plane and turn
+// dtypes         maxima: all numbers; means: float16 (accumulated in float32), float32, float64
+// Limits         extents below 2^31
+// Determinism    windows: one thread for each output; planes: fixed tree in shared memory
+// Source         tree reduction as in Harris, "Optimizing parallel reduction in CUDA", 2007
+//
+// instantiate: max_pool<__half>
+// instantiate: max_pool<float>
+// instantiate: max_pool<double>
+// instantiate: max_pool<signed char>
+// instantiate: max_pool<short>
+// instantiate: max_pool<int>
+// instantiate: max_pool<long long>
+// instantiate: max_pool<unsigned char>
+// instantiate: max_pool<unsigned short>
+// instantiate: max_pool<unsigned int>
+// instantiate: max_pool<unsigned long long>
+// instantiate: average_pool<__half>
+// instantiate: average_pool<float>
+// instantiate: average_pool<double>
+// instantiate: global_pool<__half, true>
+// instantiate: global_pool<float, true>
+// instantiate: global_pool<double, true>
+// instantiate: global_pool<__half, false>
+// instantiate: global_pool<float, false>
+// instantiate: global_pool<double, false>
+
+#include "common.cuh"
+
+#define THREADS 256
+
+struct PoolLayout {
+  long long size;  // outputs
+  long long channels, x_n, x_c;
+  long long x_stride[3];
+  double lowest;  // result where a window sees nothing
+  int extent[3], kernel[3], out[3], stride[3], dilation[3], begin[3], end[3];
+  int count_padding;
+  int pad;
+};
+
+// Compared in the type itself: 64-bit integers do not fit into any float.
+template <typename T>
+__device__ __forceinline__ bool larger(T a, T b) {
+  return a > b || a != a;
+}
+template <>
+__device__ __forceinline__ bool larger<__half>(__half a, __half b) {
+  const float left = __half2float(a), right = __half2float(b);
+  return left > right || left != left;
+}
+
+template <typename T>
+__device__ __forceinline__ T from_double(double value) {
+  return (T)value;
+}
+template <>
+__device__ __forceinline__ __half from_double<__half>(double value) {
+  return __float2half_rn((float)value);
+}
+
+
+// Output i: offset of its plane, and the input coordinate of tap 0 on each axis.
+__device__ __forceinline__ long long locate(long long i, const PoolLayout& layout, int origin[3]) {
+  for (int axis = 2; axis >= 0; --axis) {
+    const int index = (int)(i % layout.out[axis]);
+    i /= layout.out[axis];
+    origin[axis] = index * layout.stride[axis] - layout.begin[axis];
+  }
+  return i / layout.channels * layout.x_n + i % layout.channels * layout.x_c;
+}
+
+template <typename T>
+__global__ void max_pool(const T* x, T* out, PoolLayout layout) {
+  const long long step = (long long)gridDim.x * blockDim.x;
+  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < layout.size; i += step) {
+    int origin[3];
+    const T* plane = x + locate(i, layout, origin);
+    T best = from_double<T>(layout.lowest);
+    for (int a = 0; a < layout.kernel[0]; ++a) {
+      const int d = origin[0] + a * layout.dilation[0];
+      if (d < 0 || d >= layout.extent[0]) continue;
+      for (int b = 0; b < layout.kernel[1]; ++b) {
+        const int h = origin[1] + b * layout.dilation[1];
+        if (h < 0 || h >= layout.extent[1]) continue;
+        for (int c = 0; c < layout.kernel[2]; ++c) {
+          const int w = origin[2] + c * layout.dilation[2];
+          if (w < 0 || w >= layout.extent[2]) continue;
+          const T value =
+              plane[d * layout.x_stride[0] + h * layout.x_stride[1] + w * layout.x_stride[2]];
+          if (larger(value, best)) best = value;
+        }
+      }
+    }
+    out[i] = best;
+  }
+}
+
+__device__ __forceinline__ int taps_inside(int origin, int axis, const PoolLayout& layout) {
+  int count = 0;
+  const int low = layout.count_padding ? -layout.begin[axis] : 0;
+  const int high = layout.extent[axis] + (layout.count_padding ? layout.end[axis] : 0);
+  for (int k = 0; k < layout.kernel[axis]; ++k) {
+    const int at = origin + k * layout.dilation[axis];
+    count += at >= low && at < high;
+  }
+  return count > 0 ? count : 1;
+}
+
+template <typename T>
+__global__ void average_pool(const T* x, T* out, PoolLayout layout) {
+  typedef typename Accumulator<T>::type Acc;
+  const long long step = (long long)gridDim.x * blockDim.x;
+  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < layout.size; i += step) {
+    int origin[3];
+    const T* plane = x + locate(i, layout, origin);
+    Acc sum = (Acc)0;
+    for (int a = 0; a < layout.kernel[0]; ++a) {
+      const int d = origin[0] + a * layout.dilation[0];
+      if (d < 0 || d >= layout.extent[0]) continue;
+      for (int b = 0; b < layout.kernel[1]; ++b) {
+        const int h = origin[1] + b * layout.dilation[1];
+        if (h < 0 || h >= layout.extent[1]) continue;
+        for (int c = 0; c < layout.kernel[2]; ++c) {
+          const int w = origin[2] + c * layout.dilation[2];
+          if (w < 0 || w >= layout.extent[2]) continue;
+          sum += widen<T>(
+              plane[d * layout.x_stride[0] + h * layout.x_stride[1] + w * layout.x_stride[2]]);
+        }
+      }
+    }
+    const int count = taps_inside(origin[0], 0, layout) * taps_inside(origin[1], 1, layout) *
+                      taps_inside(origin[2], 2, layout);
+    out[i] = narrow<T>(sum / (Acc)count);
+  }
+}
+
+template <typename T, bool MAX>
+__global__ void global_pool(const T* x, T* out, PoolLayout layout) {
+  typedef typename Accumulator<T>::type Acc;
+  __shared__ Acc partial[THREADS];
+  const long long area = (long long)layout.extent[1] * layout.extent[2];
+  const long long volume = area * layout.extent[0];
+  for (long long i = blockIdx.x; i < layout.size; i += gridDim.x) {
+    const T* plane = x + i / layout.channels * layout.x_n + i % layout.channels * layout.x_c;
+    Acc result = MAX ? (Acc)layout.lowest : (Acc)0;
+    for (long long at = threadIdx.x; at < volume; at += THREADS) {
+      const Acc value = widen<T>(plane[at / area * layout.x_stride[0] +
+                                       at % area / layout.extent[2] * layout.x_stride[1] +
+                                       at % layout.extent[2] * layout.x_stride[2]]);
+      if (MAX) result = larger(value, result) ? value : result;
+      else result += value;
+    }
+    partial[threadIdx.x] = result;
+    __syncthreads();
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+      if (threadIdx.x < half) {
+        const Acc other = partial[threadIdx.x + half];
+        if (MAX) partial[threadIdx.x] = larger(other, partial[threadIdx.x]) ? other
+                                                                            : partial[threadIdx.x];
+        else partial[threadIdx.x] += other;
+      }
+      __syncthreads();
+    }
+    if (threadIdx.x == 0) out[i] = narrow<T>(MAX ? partial[0] : partial[0] / (Acc)volume);
+    __syncthreads();  // WAR: the next plane overwrites what thread 0 still reads
+  }
+}
