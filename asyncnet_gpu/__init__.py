@@ -5,7 +5,7 @@ out into a plan (`plan`), proven (`verify`), carried out by a backend (`backends
 a run (`run`). This file only names what is public; `api.compile` is the map.
 """
 
-from asyncnet_gpu.api import compile, to_numpy  # noqa: A004 - see there
+from asyncnet_gpu.api import compile, load_onnx, to_numpy  # noqa: A004 - see there
 from asyncnet_gpu.barrier import AsyncBarrierOp, AsyncNetBarrier, AsyncNetBarrierOp
 from asyncnet_gpu.blob import Blob
 from asyncnet_gpu.errors import (
@@ -56,5 +56,6 @@ __all__ = [
     "VerificationError",
     "__version__",
     "compile",
+    "load_onnx",
     "to_numpy",
 ]

@@ -177,6 +177,13 @@ def _check_counts(slots: int, queue: int, on_full: str) -> None:
         )  # fmt: skip
 
 
+def load_onnx(source: Any, shapes: Any = None, **options: Any) -> Any:
+    """Load an ONNX model as a net; see `asyncnet_gpu.onnx.load_onnx` (needs the extra "onnx")."""
+    from asyncnet_gpu.onnx import load_onnx as load
+
+    return load(source, shapes, **options)
+
+
 def to_numpy(array: Any) -> np.ndarray[Any, Any]:
     """Return an array of any backend as NumPy (fetched from the device when it is on one)."""
     if isinstance(array, np.ndarray):

@@ -68,7 +68,7 @@ def run_demo(*, backend: str = "cpu", folder: str = "build/demo", rounds: int = 
     image = photograph()
     net = image_net(image.shape)
     made = _compare(net, {"image": image}, backend, rounds, out / "image_timeline.png", table)
-    write_image(to_numpy(made["picture"]), out / "picture.png")
+    write_image(to_numpy(made["picture"])[0], out / "picture.png")
 
     rows, labels, ridge, bayes = digits()
     net = ensemble_net(rows.shape[0], ridge, bayes)

@@ -19,14 +19,14 @@ def _missing(error: ImportError) -> AsyncNetError:
 
 
 def photograph() -> Array:
-    """Return a photograph: (3, 427, 640) float32 in [0, 1], doubled in size."""
+    """Return a photograph: (1, 3, 854, 1280) float32 in [0, 1], doubled in size."""
     try:
         from sklearn.datasets import load_sample_image
     except ImportError as error:
         raise _missing(error) from error
     pixels = load_sample_image("china.jpg").astype(np.float32) / 255
     larger = pixels.repeat(2, axis=0).repeat(2, axis=1)
-    return np.ascontiguousarray(larger.transpose(2, 0, 1))
+    return np.ascontiguousarray(larger.transpose(2, 0, 1)[None])
 
 
 def digits() -> tuple[Array, Array, tuple[Array, Array], tuple[Array, Array]]:

@@ -27,23 +27,13 @@ def gaussian(size: int, variance: float) -> Array:
     return normal
 
 
-def _shifted_sum(xp: Any, x: Any, weights: Array, out: Any) -> None:
-    """Correlate the last two axes of `x` with `weights`, edges repeated, into `out`."""
-    radius = weights.shape[0] // 2
-    height, width = x.shape[-2:]
-    padded = xp.pad(x, [(0, 0)] * (x.ndim - 2) + [(radius, radius)] * 2, mode="edge")
-    term = xp.empty_like(out)
-    out[...] = 0
-    for (i, j), weight in np.ndenumerate(weights):
-        xp.multiply(padded[..., i : i + height, j : j + width], weight, out=term)
-        out += term
-
-
 def _filter(net: AsyncNet, x: Blob, weights: Array, name: str) -> Blob:
-    def correlate(xp: Any, image: Any, out: Any) -> None:
-        _shifted_sum(xp, image, weights, out)
-
-    made: Blob = net.call(correlate, x, shape=x.shape, dtype=x.dtype, name=name)
+    """Correlate every channel with `weights`; edges are repeated outwards."""
+    radius = weights.shape[0] // 2
+    channels = x.shape[1]
+    padded = net.pad(x, pads=(0, 0, radius, radius) * 2, mode="edge", name=f"{name}.pad")
+    taps = np.broadcast_to(weights, (channels, 1, *weights.shape))
+    made: Blob = net.conv2d(padded, net.constant(taps), groups=channels, name=name)
     return made
 
 
@@ -68,13 +58,14 @@ def _stretch(net: AsyncNet, x: Blob, name: str) -> Blob:
     return made
 
 
-def image_net(shape: tuple[int, int, int]) -> AsyncNet:
+def image_net(shape: tuple[int, ...]) -> AsyncNet:
     """Sharpen what is an edge, soften the rest.
 
     Parameters
     ----------
     shape
-        (channels, height, width) of input "image", float32 in [0, 1]; output "picture" has it too.
+        (1, channels, height, width) of input "image", float32 in [0, 1]; output "picture" has it
+        too.
     """
     net = AsyncNet("image")
     image = net.input("image", shape, "float32")
