@@ -1,0 +1,317 @@
+"""A plan bound to device memory: an array for each blob, calls for each step.
+
+Inputs of the caller have no address yet. Steps that read them are bound to an address that is not
+there; every word of an argument buffer that holds such an address is noted, and patched when a run
+brings another array than the last one. Steps that hold arrays instead of addresses (cuBLAS, CuPy)
+are bound again. In graph modes inputs have a place of their own and nothing changes between runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import cupy
+import numpy as np
+
+from asyncnet_gpu.backends.base import ProgramOptions
+from asyncnet_gpu.backends.cuda import overrides
+from asyncnet_gpu.backends.cuda.arrays import array_over, blob_array, pretend_memory
+from asyncnet_gpu.backends.cuda.blas import workspace_bytes
+from asyncnet_gpu.backends.cuda.context import StepContext, Stream
+from asyncnet_gpu.backends.cuda.device import OnDevice
+from asyncnet_gpu.backends.cuda.launch import Packed, pack
+from asyncnet_gpu.backends.cuda.resources import Resources
+from asyncnet_gpu.graph import BlobInfo
+from asyncnet_gpu.ops.barrier import BARRIERS
+from asyncnet_gpu.plan.types import Plan
+from asyncnet_gpu.specs import contiguous_strides
+
+Call = Callable[[], object]
+
+#: Where the addresses of inputs without a place begin: above any that a driver gives.
+_NOWHERE = 1 << 58
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A word of an argument buffer that holds an address within an input."""
+
+    words: np.ndarray[Any, Any]
+    index: int
+    offset: int
+
+
+def physical_devices(plan: Plan, options: ProgramOptions) -> tuple[int, ...]:
+    """Return the physical device of each logical one."""
+    graph = plan.graph
+    n = 1 + max([0, *(s.device for s in graph.storages), *(s.device for s in plan.streams)])
+    return tuple(range(n)) if options.devices is None else tuple(options.devices)
+
+
+def planned_bytes(plan: Plan) -> int:
+    """Return the bytes that a slot of the plan takes on all devices together."""
+    staged = 0
+    if plan.mode.startswith("graph"):
+        staged = sum(plan.graph.blobs[n].spec.nbytes for n in plan.graph.inputs)
+    return sum(plan.arena_bytes.values()) + sum(plan.scratch_bytes) + staged
+
+
+def run_with_cupy(stream: Any, malloc: Callable[[int], Any], launch: Call) -> None:
+    """Run a launch that goes through CuPy: on the step's stream, temporaries from the slot's pool.
+
+    Blocks of the pool are reused on the stream that freed them only, so one pool serves all streams
+    of a slot; captured temporaries stay as long as the program, like the graph that uses them.
+    """
+    with cupy.cuda.using_allocator(malloc), stream:
+        launch()
+
+
+def _not_bound() -> None:
+    raise AssertionError("a step was issued before its inputs were set")
+
+
+@final
+class BoundPlan:
+    """Arrays and calls of one slot.
+
+    Attributes
+    ----------
+    streams
+        The plan's, then one for each device that has inputs or outputs and no steps.
+    calls
+        For each step what is called in order; none for a barrier.
+    staged
+        In graph modes the memory of each input.
+    """
+
+    def __init__(
+        self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions, resources: Resources
+    ) -> None:
+        self.plan = plan
+        self.devices = physical_devices(plan, options)
+        self.stages_inputs = plan.mode.startswith("graph")
+        self._resources = resources
+        self._values = values
+        self.streams: list[Stream] = [
+            resources.stream(self.devices[s.device], s.priority) for s in plan.streams
+        ]
+        self._add_streams()
+        self._arenas = {
+            d: resources.memory(n, self.devices[d]) for d, n in plan.arena_bytes.items()
+        }
+        self._scratch = [
+            resources.memory(n, s.device) if n else None
+            for n, s in zip(plan.scratch_bytes, self.streams, strict=False)
+        ]
+        self.arrays: dict[str, Any] = {}
+        self._input_of: dict[int, str] = {}  # storage -> input
+        self._blobs_of: dict[int, list[BlobInfo]] = {}  # storage -> its blobs
+        for blob in plan.graph.blobs.values():
+            self._blobs_of.setdefault(blob.storage, []).append(blob)
+        self._base: dict[str, int] = {}  # input -> address its steps are bound to
+        self.staged: dict[str, Any] = {}
+        self._place_blobs()
+        self._patches: dict[str, list[Patch]] = {name: [] for name in plan.graph.inputs}
+        self._rebinds: dict[str, set[int]] = {name: set() for name in plan.graph.inputs}
+        self.calls: list[list[Call]] = [self._bind(i) for i in range(len(plan.steps))]
+        self._give_workspaces()
+
+    # -- memory ------------------------------------------------------------------------------
+
+    def _add_streams(self) -> None:
+        """Have a stream on every device with inputs or outputs, also where no step runs."""
+        graph = self.plan.graph
+        names = [*graph.inputs, *graph.outputs.values()]
+        wanted = {self.devices[graph.storages[graph.blobs[n].storage].device] for n in names}
+        for device in sorted(wanted - {s.device for s in self.streams}):
+            self.streams.append(self._resources.stream(device, 0))
+
+    def _place_blobs(self) -> None:
+        graph = self.plan.graph
+        blocks: dict[int, tuple[Any, int]] = {}
+        top = _NOWHERE
+        for name in graph.inputs:
+            storage = graph.storages[graph.blobs[name].storage]
+            device = self.devices[storage.device]
+            self._input_of[storage.id] = name
+            if self.stages_inputs:
+                block = self._resources.memory(storage.nbytes, device)
+                self.staged[name] = block
+            else:
+                block = pretend_memory(top, storage.nbytes, device)
+                self._base[name] = top
+                top += -(-storage.nbytes // 4096) * 4096 + 4096
+            blocks[storage.id] = block, 0
+        for name, blob in graph.blobs.items():
+            storage = graph.storages[blob.storage]
+            offset = self.plan.offsets[storage.id]
+            if storage.id in blocks:
+                block, start = blocks[storage.id]
+            elif offset is not None:
+                block, start = self._arenas[storage.device], offset
+            elif storage.id in self._values:
+                block, start = self._values[storage.id].block, 0
+            else:
+                continue  # named by nobody: an input's or value's blob without a node
+            self.arrays[name] = blob_array(blob, block, start)
+
+    def _give_workspaces(self) -> None:
+        """Give each cuBLAS handle a workspace; one size for the net, equal in all modes."""
+        largest = max([s.nbytes for n in self.plan.graph.nodes
+                       for s in self.plan.graph.write_specs(n)], default=0)  # fmt: skip
+        for stream in self.streams:
+            if stream.handle is not None:
+                nbytes = workspace_bytes(largest, stream.device)
+                block = self._resources.memory(nbytes, stream.device)
+                stream.handle.set_workspace(block, nbytes)
+
+    # -- steps -------------------------------------------------------------------------------
+
+    def _reads_input(self, index: int) -> set[str]:
+        """Return the inputs, not staged, in whose storage the step's blobs lie."""
+        if self.stages_inputs:
+            return set()
+        graph = self.plan.graph
+        node = graph.nodes[self.plan.steps[index].node]
+        storages = {graph.blobs[n].storage for n in (*node.reads, *node.writes)}
+        return {self._input_of[s] for s in storages if s in self._input_of}
+
+    def _bind(self, index: int) -> list[Call]:
+        node = self.plan.graph.nodes[self.plan.steps[index].node]
+        if node.op.name in BARRIERS:
+            return []
+        inputs = self._reads_input(index)
+        stream = self.streams[self.plan.steps[index].stream]
+        with OnDevice(stream.device), cupy.cuda.using_allocator(self._resources.pool.malloc):
+            override = self._override(index)
+            if override is not None:
+                self._note_rebind(index, inputs)
+                return [override]
+            launches = self._kernels(index, stream)
+            if launches is not None:
+                for packed in launches:
+                    self._note_patches(packed)
+                return [packed.call for packed in launches]
+            if inputs:
+                self._note_rebind(index, inputs)
+                return [_not_bound]
+            return [self._cupy_call(index)]
+
+    def _operands(self, index: int) -> tuple[list[Any], list[Any], list[Any]]:
+        step = self.plan.steps[index]
+        graph = self.plan.graph
+        node = graph.nodes[step.node]
+        wanted = node.op.scratch(
+            graph.read_specs(node), graph.write_specs(node), node.attrs, "cuda"
+        )
+        scratch = [
+            array_over(
+                self._scratch[step.stream], offset, spec,
+                contiguous_strides(spec.shape, spec.dtype.itemsize),
+            )
+            for spec, offset in zip(wanted, self.plan.scratch[index], strict=True)
+        ]  # fmt: skip
+        arrays = self.arrays
+        return [arrays[n] for n in node.reads], [arrays[n] for n in node.writes], scratch
+
+    def _override(self, index: int) -> Call | None:
+        node = self.plan.graph.nodes[self.plan.steps[index].node]
+        bind = overrides.find(node.op.name)
+        if bind is None:
+            return None
+        ins, outs, scratch = self._operands(index)
+        stream = self.streams[self.plan.steps[index].stream]
+        return bind(StepContext(stream), ins, outs, node.attrs, scratch)
+
+    def _kernels(self, index: int, stream: Stream) -> list[Packed] | None:
+        node = self.plan.graph.nodes[self.plan.steps[index].node]
+        if node.op.kernel is None:
+            return None
+        ins, outs, scratch = self._operands(index)
+        launches = node.op.kernel(ins, outs, node.attrs, scratch)
+        if launches is None:
+            return None
+        packed = [pack(launch, stream.device, stream.ptr) for launch in launches]
+        return [p for p in packed if p is not None]
+
+    def _cupy_call(self, index: int) -> Call:
+        node = self.plan.graph.nodes[self.plan.steps[index].node]
+        ins, outs, scratch = self._operands(index)
+        stream = self.streams[self.plan.steps[index].stream].stream
+        with stream:  # what binding computes is read on this stream later
+            launch = node.op.bind(cupy, ins, outs, node.attrs, scratch)
+        return partial(run_with_cupy, stream, self._resources.pool.malloc, launch)
+
+    # -- inputs ------------------------------------------------------------------------------
+
+    def _note_rebind(self, index: int, inputs: set[str]) -> None:
+        for name in inputs:
+            self._rebinds[name].add(index)
+
+    def _note_patches(self, packed: Packed) -> None:
+        for index, array in packed.pointers:
+            address = array.data.ptr
+            if address < _NOWHERE:
+                continue
+            name = max(
+                (n for n, base in self._base.items() if base <= address),
+                key=self._base.__getitem__,
+            )
+            self._patches[name].append(Patch(packed.words, index, address - self._base[name]))
+
+    def note_pointer(self, packed: Packed) -> None:
+        """Patch a launch that is no step, such as the copy of an output that is an input."""
+        self._note_patches(packed)
+
+    def set_inputs(self, arrays: Mapping[str, Any]) -> Sequence[int]:
+        """Take the arrays of the next run; return the steps whose call was replaced."""
+        rebind: set[int] = set()
+        for name, array in arrays.items():
+            address = array.data.ptr
+            if address == self._base[name]:
+                continue
+            self._base[name] = address
+            for patch in self._patches[name]:
+                patch.words[patch.index] = address + patch.offset
+            if self._rebinds[name]:
+                self._move_blobs(name, array)
+                rebind |= self._rebinds[name]
+        for index in rebind:
+            self._rebind(index)
+        return tuple(rebind)
+
+    def current(self, name: str, inputs: Mapping[str, Any]) -> Any:
+        """Return a blob as an array in the run with these inputs."""
+        blob = self.plan.graph.blobs[name]
+        source = self._input_of.get(blob.storage)
+        if source is None or self.stages_inputs:
+            return self.arrays[name]
+        array = inputs[source]
+        return blob_array(blob, array.data.mem, array.data.ptr - array.data.mem.ptr)
+
+    def input_streams(self) -> dict[str, frozenset[int]]:
+        """Return for each input the streams whose steps touch it."""
+        graph = self.plan.graph
+        found: dict[str, set[int]] = {name: set() for name in graph.inputs}
+        for step in self.plan.steps:
+            node = graph.nodes[step.node]
+            for name in (*node.reads, *node.writes):
+                source = self._input_of.get(graph.blobs[name].storage)
+                if source is not None:
+                    found[source].add(step.stream)
+        return {name: frozenset(streams) for name, streams in found.items()}
+
+    def _move_blobs(self, name: str, array: Any) -> None:
+        storage = self.plan.graph.blobs[name].storage
+        start = array.data.ptr - array.data.mem.ptr
+        for blob in self._blobs_of[storage]:
+            self.arrays[blob.name] = blob_array(blob, array.data.mem, start)
+
+    def _rebind(self, index: int) -> None:
+        stream = self.streams[self.plan.steps[index].stream]
+        with OnDevice(stream.device), cupy.cuda.using_allocator(self._resources.pool.malloc):
+            call = self._override(index)
+            self.calls[index] = [self._cupy_call(index) if call is None else call]

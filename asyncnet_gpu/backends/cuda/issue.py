@@ -1,0 +1,170 @@
+"""The issue list: what the host calls, in order, to set a whole plan going.
+
+Every entry is a call without arguments, made once. The loop over them does nothing else: which
+step an entry belongs to is looked up only when one has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import partial
+from typing import Any, final
+
+from cupy.cuda import runtime
+
+from asyncnet_gpu.backends.base import Execution, dependents
+from asyncnet_gpu.backends.cuda.context import Stream
+from asyncnet_gpu.backends.cuda.faults import explained
+from asyncnet_gpu.ops.barrier import BARRIERS
+from asyncnet_gpu.plan.types import Plan
+
+Call = Callable[[], object]
+
+
+class Kind(IntEnum):
+    """What an entry does."""
+
+    DEVICE = 0
+    WAIT = 1
+    RUN = 2
+    RECORD = 3
+    MARK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an entry of the list means: its kind and the step it belongs to."""
+
+    kind: Kind
+    step: int
+
+
+def skip() -> None:
+    """Take the place of an entry that is not to run."""
+
+
+@final
+class IssueList:
+    """A plan as a flat list of calls.
+
+    Parameters
+    ----------
+    calls
+        For each step what carries it out.
+    events
+        CUDA event of each event of the plan.
+    barrier_events
+        CUDA event of each barrier's node.
+    on_barrier
+        Called with the node once its event has been recorded.
+    timed
+        For each step a pair of timed events around it; None leaves them out.
+    """
+
+    def __init__(
+        self, plan: Plan, streams: Sequence[Stream], calls: Sequence[Sequence[Call]],
+        events: Sequence[int], barrier_events: dict[int, int], on_barrier: Callable[[int], None],
+        timed: Sequence[tuple[int, int]] | None = None,
+    ) -> None:  # fmt: skip
+        self.plan = plan
+        self.calls: list[Call] = []
+        self.meaning: list[Entry] = []
+        self.position: dict[int, int] = {}  # step -> its first RUN entry
+        device = -1
+        for index, step in enumerate(plan.steps):
+            stream = streams[step.stream]
+            if stream.device != device:
+                device = stream.device
+                self._add(Kind.DEVICE, index, partial(runtime.setDevice, device))
+            for event in step.waits:
+                # RAW, WAR or WAW: the step that recorded the event touches bytes that this one
+                # touches too, on another stream; the plan says which.
+                self._add(
+                    Kind.WAIT, index, partial(runtime.streamWaitEvent, stream.ptr, events[event])
+                )
+            if timed is not None:
+                self._record(index, timed[index][0], stream)
+            self.position[index] = len(self.calls)
+            for call in calls[index]:
+                self._add(Kind.RUN, index, call)
+            if timed is not None:
+                self._record(index, timed[index][1], stream)
+            if step.records is not None:
+                self._record(index, events[step.records], stream)
+            if plan.graph.nodes[step.node].op.name in BARRIERS:
+                self._record(index, barrier_events[step.node], stream)
+                self._add(Kind.MARK, index, partial(on_barrier, step.node))
+        self._master = list(self.calls)
+
+    def _add(self, kind: Kind, step: int, call: Call) -> None:
+        self.calls.append(call)
+        self.meaning.append(Entry(kind, step))
+
+    def _record(self, step: int, event: int, stream: Stream) -> None:
+        self._add(Kind.RECORD, step, partial(runtime.eventRecord, event, stream.ptr))
+
+    def replace(self, step: int, call: Call) -> None:
+        """Put another call for a step whose single call has changed."""
+        position = self.position[step]
+        self.calls[position] = self._master[position] = call
+
+    def blank(self) -> None:
+        """Make all that is left do nothing, also for the thread that is working it off.
+
+        Events are left out together with those who wait for them.
+        """
+        self.calls[:] = [skip] * len(self.calls)
+
+    def restore(self) -> None:
+        """Undo `blank`."""
+        self.calls[:] = self._master
+
+    def drop(self) -> None:
+        """Let go of everything that the calls hold."""
+        self.calls = []
+        self._master = []
+
+    def run(self, execution: Execution) -> int | None:
+        """Issue everything; returns None, or the position of the entry that raised.
+
+        The error is noted in `execution`; `go_on` issues the rest.
+        """
+        entries: Any = iter(self.calls)
+        try:
+            for call in entries:
+                call()
+        except BaseException as error:
+            # The iterator knows how many entries are left: no counter in the loop.
+            position: int = len(self.calls) - entries.__length_hint__() - 1
+            self._note(execution, position, error)
+            return position
+        return None
+
+    def _note(self, execution: Execution, position: int, error: BaseException) -> None:
+        entry = self.meaning[position]
+        device = self.plan.streams[self.plan.steps[entry.step].stream].device
+        execution.fail(entry.step, explained(self.plan.device_name(device), error))
+
+    def go_on(self, execution: Execution, position: int) -> None:
+        """Issue what comes after a failed entry: all but the steps that need what it made.
+
+        Where an event could not be recorded or waited for, nothing more is launched: the order of
+        whatever follows would not be kept.
+        """
+        entry = self.meaning[position]
+        if entry.kind in (Kind.WAIT, Kind.RECORD, Kind.DEVICE):
+            return
+        lost = {entry.step, *dependents(self.plan, entry.step)}
+        for i in range(position + 1, len(self.calls)):
+            entry = self.meaning[i]
+            if entry.step in lost and entry.kind is Kind.RUN:
+                continue
+            try:
+                self.calls[i]()
+            except BaseException as error:
+                self._note(execution, i, error)
+                if entry.kind is not Kind.RUN:
+                    return
+                lost |= {entry.step, *dependents(self.plan, entry.step)}

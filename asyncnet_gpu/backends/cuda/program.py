@@ -1,0 +1,433 @@
+"""A plan bound to one slot of the device: issuing, replaying, and the end of a run."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, final
+
+from cupy.cuda import runtime
+
+from asyncnet_gpu.backends.base import AbstractProgram, Execution, ProgramOptions, dependents
+from asyncnet_gpu.backends.cuda.arrays import Adopted
+from asyncnet_gpu.backends.cuda.bound import BoundPlan, planned_bytes
+from asyncnet_gpu.backends.cuda.capture import Marks, Recorder
+from asyncnet_gpu.backends.cuda.faults import (
+    NOT_READY,
+    SUCCESS,
+    device_error,
+    driver_errors,
+    explained,
+    from_status,
+)
+from asyncnet_gpu.backends.cuda.frame import Frame
+from asyncnet_gpu.backends.cuda.issue import IssueList
+from asyncnet_gpu.backends.cuda.issuer import Issuer
+from asyncnet_gpu.backends.cuda.resources import Resources
+from asyncnet_gpu.backends.cuda.trace import Stopwatch
+from asyncnet_gpu.backends.cuda.waiter import Waiter, pause_s
+from asyncnet_gpu.errors import DeviceError
+from asyncnet_gpu.ops.barrier import BARRIERS
+from asyncnet_gpu.plan.types import Plan
+
+_log = logging.getLogger("asyncnet_gpu")
+
+#: Programs that were given up. Their memory may be in use: it is freed when the device has ended.
+UNFINISHED: list[CudaProgram] = []
+
+#: So many launches of ours never block: the driver takes about a thousand before it does.
+_SOON = 500
+
+#: How long a wait asks without a pause: about what a pause and its wake-up would take.
+_SPIN_S = 100e-6
+
+
+@final
+class CudaProgram(AbstractProgram):
+    """One slot's program.
+
+    Attributes
+    ----------
+    captured
+        Whether runs replay a CUDA graph. False in a graph mode when a step refused to be captured;
+        the same steps are then issued one by one.
+    """
+
+    def __init__(
+        self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions, waiter: Waiter
+    ) -> None:
+        self.plan = plan
+        self.options = options
+        self._waiter = waiter
+        self._where = f"net {plan.graph.name!r}"
+        self._lock = threading.Lock()
+        self._current: Execution | None = None
+        self._held: dict[str, Adopted] = {}
+        self._made: dict[str, Any] = {}
+        self._joined = True
+        self._begun = False
+        self._all_issued = False
+        self._blanked = False
+        self._abandoned = False
+        self._marked: set[int] = set()
+        self._stopwatch: Stopwatch | None = None
+        self._timed: IssueList | None = None
+        self._issuer: Issuer | None = None
+        self._graph = 0
+        self._resources = Resources(self._where, planned_bytes(plan))
+        try:
+            self._build(values)
+        except BaseException as error:
+            self._resources.close()
+            wrapped = explained(self._where, error)
+            if wrapped is error:
+                raise
+            raise wrapped from error
+
+    # -- made once ---------------------------------------------------------------------------
+
+    def _build(self, values: Mapping[int, Any]) -> None:
+        plan, resources = self.plan, self._resources
+        self._bound = bound = BoundPlan(plan, values, self.options, resources)
+        self._streams = bound.streams
+        recorders = {s.records: s for s in plan.steps if s.records is not None}
+        self._events = [
+            resources.event(self._streams[recorders[e].stream].device)
+            for e in range(plan.n_events)
+        ]  # fmt: skip
+        self._barrier_events = {
+            step.node: resources.event(self._streams[step.stream].device)
+            for step in plan.steps
+            if plan.graph.nodes[step.node].op.name in BARRIERS
+        }
+        self._done = resources.event(self._streams[0].device)
+        self._frame = self._replay_frame = Frame(bound, resources, self._done, replay=False)
+        self._issue = self._issue_list(None)
+        #: Code of the user's may never return, on the host or on the device.
+        self._trusted = not any(n.op.effect and n.op.name not in BARRIERS for n in plan.graph.nodes)
+        self._marks: Marks | None = None
+        for stream in self._streams:
+            # What binding has uploaded and filled must be there before any stream reads it.
+            runtime.streamSynchronize(stream.ptr)
+        if plan.mode.startswith("graph") and plan.steps:
+            self._capture()
+
+    def _issue_list(self, timed: list[tuple[int, int]] | None) -> IssueList:
+        return IssueList(
+            self.plan, self._streams, self._bound.calls, self._events, self._barrier_events,
+            self._marked.add, timed,
+        )  # fmt: skip
+
+    def _capture(self) -> None:
+        resources = self._resources
+        try:
+            recorder = Recorder(self._streams, resources)
+            if self._barrier_events:
+                node = next(iter(self._barrier_events))
+                device = self._bound.devices[self.plan.graph.nodes[node].device]
+                self._marks = Marks(tuple(self._barrier_events), device, resources)
+            self._graph = recorder.capture(self._issue, self._marks, self._barrier_events)
+            self._replay_frame = Frame(self._bound, resources, self._done, replay=True)
+        except Exception as error:
+            # Whatever a step raises that cannot be captured, CuPy's or the user's own: the plan
+            # is carried out step by step instead, where a real error comes back with its step.
+            _log.warning(
+                "[cuda] %s cannot be captured as a graph (%s: %s): its steps are issued one by one",
+                self._where, type(error).__name__, error,
+            )  # fmt: skip
+            self._marks = None
+        self._marked.clear()
+
+    @property
+    def captured(self) -> bool:
+        """Whether runs replay a graph."""
+        return self._graph != 0
+
+    # -- a run -------------------------------------------------------------------------------
+
+    def execute(self, execution: Execution, timeout_s: float | None) -> bool:
+        """Carry the plan out and wait; see the contract."""
+        until = time.monotonic() + (self.options.timeout_s if timeout_s is None else timeout_s)
+        before = runtime.getDevice()
+        try:
+            self._begin(execution)
+            if timeout_s is None or (self._trusted and len(self.plan.steps) <= _SOON):
+                self._issue_all(execution)
+            else:
+                # The caller's thread must come back in time, also from a launch that blocks.
+                issued = self._issuer_thread().go(partial(self._issue_all, execution))
+                if not issued.acquire(True, max(0.0, until - time.monotonic())):
+                    return False
+            if timeout_s is None and self._trusted and self._joined:
+                self._wait_in_driver()
+            elif not self._wait_until(until):
+                return False
+        finally:
+            runtime.setDevice(before)
+        self._finish(execution)
+        return True
+
+    def start(self, execution: Execution, on_done: Callable[[], None]) -> None:
+        """Issue the plan; the waiter's thread calls `on_done`."""
+        before = runtime.getDevice()
+        try:
+            self._begin(execution)
+            if self._trusted:
+                self._issue_all(execution)
+                self._watch(execution, on_done)
+            else:
+                self._issuer_thread().go(partial(self._issue_then_watch, execution, on_done))
+        finally:
+            runtime.setDevice(before)
+
+    def _issue_then_watch(self, execution: Execution, on_done: Callable[[], None]) -> None:
+        self._issue_all(execution)
+        self._watch(execution, on_done)
+
+    def _watch(self, execution: Execution, on_done: Callable[[], None]) -> None:
+        def finish() -> None:
+            if not self._abandoned:
+                self._finish(execution)
+                on_done()
+
+        self._waiter.watch(lambda: self._abandoned or self._ended(), finish)
+
+    def _issuer_thread(self) -> Issuer:
+        if self._issuer is None:
+            self._issuer = Issuer(f"asyncnet-cuda:{self._streams[0].device}")
+        return self._issuer
+
+    def _begin(self, execution: Execution) -> None:
+        """Take inputs, allocate outputs, and mark the point on the caller's streams to wait for."""
+        with self._lock:
+            self._current = execution
+            self._all_issued = self._begun = False
+            self._marked.clear()
+            if self._blanked:
+                self._blanked = False
+                self._issue.restore()
+                if self._timed is not None:
+                    self._timed.restore()
+        if self._marks is not None:
+            self._marks.clear()
+        execution.started_s = time.perf_counter()
+        self._held = dict(execution.inputs)
+        streams = next((a.streams for a in self._held.values()), None)
+        try:
+            if not self._bound.stages_inputs:
+                self._set_inputs()
+            frame = self._frame_of(execution)
+            self._made = frame.outputs.allocate(streams)
+            frame.mark_begin(streams)
+            self._begun = True
+        except Exception as error:  # the run fails, whatever it is; the program stays usable
+            execution.fail(-1, self._explain("a run cannot begin", error))
+
+    def _set_inputs(self) -> None:
+        arrays = {name: adopted.array for name, adopted in self._held.items()}
+        for step in self._bound.set_inputs(arrays):
+            call = self._bound.calls[step][0]
+            self._issue.replace(step, call)
+            if self._timed is not None:
+                self._timed.replace(step, call)
+
+    def _explain(self, what: str, error: BaseException) -> BaseException:
+        if isinstance(error, driver_errors()):
+            wrapped = device_error(self._where, what, error)
+            wrapped.__cause__ = error
+            return wrapped
+        return error
+
+    def _issue_all(self, execution: Execution) -> None:
+        """Enqueue the whole run; errors go into `execution`, the end is enqueued in any case."""
+        frame = self._frame_of(execution)
+        try:
+            if self._begun and not execution.cancelled:
+                inputs = {name: adopted.array for name, adopted in self._held.items()}
+                frame.enter(inputs)
+                self._issue_steps(execution)
+                if not execution.errors and not execution.cancelled:
+                    frame.leave(self._made, inputs)
+        except BaseException as error:
+            execution.fail(-1, self._explain("a call of the driver failed", error))
+        try:
+            frame.join()
+            self._joined = True
+        except driver_errors() as error:
+            self._joined = False  # the end is then found by asking every stream
+            execution.fail(-1, self._explain("the end of the run cannot be marked", error))
+        self._all_issued = True
+
+    def _replays(self, execution: Execution) -> bool:
+        """Whether the run is one launch of a graph; a traced one is issued step by step."""
+        return self._graph != 0 and execution.slices is None
+
+    def _frame_of(self, execution: Execution) -> Frame:
+        return self._replay_frame if self._replays(execution) else self._frame
+
+    def _issue_steps(self, execution: Execution) -> None:
+        if self._replays(execution):
+            first = self._streams[0]
+            runtime.setDevice(first.device)
+            runtime.graphLaunch(self._graph, first.ptr)
+            return
+        issue = self._issue if execution.slices is None else self._start_tracing()
+        position = issue.run(execution)
+        if position is not None:
+            issue.go_on(execution, position)
+
+    def _start_tracing(self) -> IssueList:
+        if self._timed is None or self._stopwatch is None:
+            self._stopwatch = Stopwatch(self.plan, self._streams, self._resources)
+            self._timed = self._issue_list(self._stopwatch.pairs)
+        self._stopwatch.start()
+        return self._timed
+
+    # -- the end -----------------------------------------------------------------------------
+
+    def _ended(self) -> bool:
+        """Whether nothing of the run is under way; never blocks. A lost device counts as ended."""
+        if not self._all_issued:
+            return False
+        if not self._joined:
+            return self._resources.idle()
+        return bool(runtime.eventQuery(self._done) != NOT_READY)
+
+    def _wait_in_driver(self) -> None:
+        """Wait without a limit: only for plans whose kernels are all ours and come to an end."""
+        try:
+            runtime.eventSynchronize(self._done)
+        except driver_errors():
+            pass  # `_finish` asks for the status and reports it
+
+    def _wait_until(self, until: float) -> bool:
+        begun = time.monotonic()
+        while not self._ended():
+            now = time.monotonic()
+            if now > until:
+                return False
+            if now - begun > _SPIN_S:
+                time.sleep(pause_s(now - begun))
+        return True
+
+    def _finish(self, execution: Execution) -> None:
+        """Fill the execution in; the device has ended."""
+        status = runtime.eventQuery(self._done) if self._joined else SUCCESS
+        if status not in (SUCCESS, NOT_READY):
+            execution.fail(-1, self._lost(status))
+        if execution.slices is not None and self._stopwatch is not None and self._begun:
+            self._stopwatch.read(execution)
+        failed = {e.step for e in execution.errors}
+        if not failed and not execution.cancelled:
+            execution.outputs = self._made
+            execution.passed.update(self._barrier_events)
+        elif -1 not in failed and not execution.cancelled:
+            lost = set().union(*(dependents(self.plan, step) for step in failed))
+            nodes = {self.plan.steps[step].node for step in lost | failed}
+            execution.passed.update(self._barrier_events.keys() - nodes)
+        self._made = {}
+        self._held = {}
+
+    def _lost(self, status: int) -> DeviceError:
+        error = from_status(status)
+        steps = self.stuck_at(self._current) if self._current is not None else ()
+        names = ", ".join(repr(self.plan.node_of(self.plan.steps[s]).name) for s in steps[:8])
+        return device_error(self._where, f"under way: {names or 'unknown'}", error)
+
+    # -- watching ----------------------------------------------------------------------------
+
+    def cancel(self, execution: Execution) -> None:
+        """Blank what has not been issued; what is enqueued finishes."""
+        with self._lock:
+            if self._current is not execution:
+                return
+            execution.cancelled = True
+            self._blanked = True
+            self._issue.blank()
+            if self._timed is not None:
+                self._timed.blank()
+
+    def barrier_reached(self, execution: Execution, node: int) -> bool:
+        """Whether the device has passed a barrier of the current run."""
+        if node in execution.passed:
+            return True
+        if self._current is not execution:
+            return False
+        if self._replays(execution):
+            return self._marks is not None and self._marks.passed(node)
+        # Marked after its event was recorded: before that the event is the last run's.
+        return node in self._marked and (runtime.eventQuery(self._barrier_events[node]) == SUCCESS)
+
+    def stuck_at(self, execution: Execution) -> tuple[int, ...]:
+        """Return for each stream the first step that is not known to have finished.
+
+        A graph cannot be asked where it is: for a replay these are the last steps of the streams.
+        """
+        if self._current is not execution:
+            return ()
+        by_stream: dict[int, list[int]] = {}
+        for index, step in enumerate(self.plan.steps):
+            by_stream.setdefault(step.stream, []).append(index)
+        if self._replays(execution):
+            return tuple(sorted(steps[-1] for steps in by_stream.values()))
+        stuck = []
+        for stream, steps in by_stream.items():
+            if self._all_issued and runtime.streamQuery(self._streams[stream].ptr) == SUCCESS:
+                continue
+            known = [i for i, s in enumerate(steps) if self._known_done(s)]
+            following = known[-1] + 1 if known else 0
+            if following < len(steps) and self._may_run(steps[following]):
+                stuck.append(steps[following])
+        return tuple(sorted(stuck))
+
+    def _known_done(self, step: int) -> bool:
+        event = self.plan.steps[step].records
+        # While the host is still issuing, an event may be that of the last run.
+        return (
+            self._all_issued
+            and event is not None
+            and runtime.eventQuery(self._events[event]) == SUCCESS
+        )
+
+    def _may_run(self, step: int) -> bool:
+        return not self._all_issued or all(
+            runtime.eventQuery(self._events[e]) == SUCCESS for e in self.plan.steps[step].waits
+        )
+
+    # -- the very end ------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free everything; the program is idle."""
+        if self._issuer is not None:
+            self._issuer.stop()
+        self._forget()
+
+    def abandon(self) -> None:
+        """Let go; what is still in use is kept until the device has ended, or for ever."""
+        self._abandoned = True
+        current = self._current
+        if current is not None:
+            self.cancel(current)
+        if self._issuer is not None:
+            self._issuer.stop()
+        UNFINISHED.append(self)
+
+    def _forget(self) -> None:
+        self._issue.drop()
+        self._timed = None
+        self._stopwatch = None
+        self._held, self._made = {}, {}
+        self._bound.calls = []
+        self._bound.arrays = {}
+        self._resources.close()
+
+
+def reclaim() -> None:
+    """Free the programs that were given up and have come to an end since; never blocks."""
+    for program in list(UNFINISHED):
+        if program._ended():
+            UNFINISHED.remove(program)
+            program._forget()
