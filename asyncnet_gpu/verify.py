@@ -34,6 +34,8 @@ def verify(plan: Plan) -> None:
     proof.check_form()
     proof.build_clocks()
     proof.check_dependencies()
+    if plan.mode in ("serial", "graph-serial"):
+        proof.check_total_order()
     proof.check_places()
     proof.check_reuse()
     if plan.allocator == "exact" and plan.mode in ("streams", "graph"):
@@ -138,6 +140,11 @@ class _Proof:
                 "order and events leads from it to there"
             )
 
+    def check_total_order(self) -> None:
+        """A serial plan is the oracle of the others: nothing in it may overlap."""
+        for step in range(1, len(self.plan.steps)):
+            self._need(step - 1, step, "must come after it in a serial plan")
+
     # -- memory ------------------------------------------------------------------------------
 
     def check_places(self) -> None:
@@ -148,6 +155,10 @@ class _Proof:
             in_arena = storage.kind in ("temporary", "output")
             if offset is None:
                 continue
+            if offset % plan.alignment:
+                _fail(
+                    f"storage {storage.id} at byte {offset} breaks the alignment {plan.alignment}"
+                )
             size = plan.arena_bytes.get(storage.device, 0)
             if not in_arena or offset < 0 or offset + storage.nbytes > size:
                 _fail(

@@ -57,7 +57,7 @@ def make_plan(
     )
     return Plan(
         graph, device_kind, mode, allocator, assignment.streams, sync.steps, sync.n_events,
-        layout.offsets, layout.arena_bytes, scratch, scratch_bytes,
+        layout.offsets, layout.arena_bytes, scratch, scratch_bytes, alignment,
     )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ Nodes are taken by the length of the longest path that they head, and each goes 
 which it would finish first, where following a predecessor on its own stream is free and a hand-over
 from another costs `DeviceModel.handoff_s`. Where hand-overs are dear (threads on the CPU) small
 steps therefore stay together; where they are cheap (CUDA events) branches spread out. If the
-modelled end is not earlier than with one stream, there is one stream. O(nodes x streams + edges).
+modelled end is not earlier than with one stream per device, there is one.
+O(nodes x streams + edges).
 
 Source: Topcuoglu, Hariri, Wu, "Performance-effective and low-complexity task scheduling" (HEFT),
 2002; without insertion into gaps, which would break stream order.
@@ -19,7 +20,7 @@ from asyncnet_gpu.plan.lanes import Assignment, lane_kinds, serial
 from asyncnet_gpu.plan.types import StreamInfo
 
 #: Several streams must be this much faster in the model to be worth their events.
-_WORTH = 0.97
+_WORTH = 0.9
 
 
 def node_seconds(graph: Graph, kinds: list[tuple[int, str]], model: DeviceModel) -> list[float]:
@@ -107,15 +108,22 @@ def allocate_by_cost(
     kinds = lane_kinds(graph)
     seconds = node_seconds(graph, kinds, model)
     ranks = upward_ranks(seconds, reduced)
-    scheduler = _Scheduler(seconds, model.handoff_s)
     limit = max(1, min(max_streams, model.lanes))
-    for node in sorted(range(len(seconds)), key=lambda n: (-ranks[n], n)):
-        kind = kinds[node]
-        scheduler.put(node, reduced[node], kind, 1 if kind[1] == "copy" else limit)
-    single = len({node.device for node in graph.nodes}) <= 1
-    if single and max(scheduler.ends, default=0.0) >= _WORTH * sum(seconds):
-        return serial(graph)
-    return _numbered(scheduler, ranks)
+    order = sorted(range(len(seconds)), key=lambda n: (-ranks[n], n))
+
+    def schedule(streams: int) -> _Scheduler:
+        scheduler = _Scheduler(seconds, model.handoff_s)
+        for node in order:
+            kind = kinds[node]
+            scheduler.put(node, reduced[node], kind, 1 if kind[1] == "copy" else streams)
+        return scheduler
+
+    several = schedule(limit)
+    single_device = len({node.device for node in graph.nodes}) <= 1
+    one_s = sum(seconds) if single_device else max(schedule(1).ends, default=0.0)
+    if max(several.ends, default=0.0) >= _WORTH * one_s:
+        return serial(graph) if single_device else _numbered(schedule(1), ranks)
+    return _numbered(several, ranks)
 
 
 def _numbered(scheduler: _Scheduler, ranks: list[float]) -> Assignment:

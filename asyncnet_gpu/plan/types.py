@@ -83,6 +83,8 @@ class Plan:
         For each step the offsets of its temporaries within its stream's scratch block.
     scratch_bytes
         Size of the scratch block of each stream; steps of one stream reuse it in turn.
+    alignment
+        Of every offset, in bytes.
     """
 
     graph: Graph
@@ -96,6 +98,7 @@ class Plan:
     arena_bytes: Mapping[int, int]
     scratch: tuple[tuple[int, ...], ...]
     scratch_bytes: tuple[int, ...]
+    alignment: int = 1
 
     def device_name(self, device: int) -> str:
         """Name of a logical device in plans and errors, such as ``cuda:0``."""

@@ -208,7 +208,6 @@ def test_unknown_options_are_refused(options: dict[str, Any], text: str) -> None
         planned(build_graph(dag_net({}, 1)), **options)
 
 
-@pytest.mark.xfail(reason="several streams are weighed against one on a single device only")
 def test_tiny_branches_on_two_devices_share_one_stream_on_each() -> None:
     net = AsyncNet("tiny")
     x = net.input("x", (8,))
