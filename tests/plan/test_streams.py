@@ -165,7 +165,7 @@ def test_copies_have_a_stream_of_their_own() -> None:
 def test_the_longest_path_has_the_most_urgent_stream() -> None:
     net = AsyncNet("urgent")
     x = net.input("x", (8,))
-    short = mix(net, x, flops=1e8)
+    short = mix(net, x, flops=1e9)
     long = mix(net, x, flops=1e9, name="long")
     for _ in range(3):
         long = mix(net, long, flops=1e9)
