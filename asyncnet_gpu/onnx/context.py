@@ -30,7 +30,7 @@ _NAMES = {
 }  # fmt: skip
 
 
-class NeedsValue(OnnxImportError):  # noqa: N818 - a question to the caller, an error if unanswered
+class NeedsValue(OnnxImportError):
     """A node needs the value, not only the shape, of inputs of the model.
 
     Attributes
@@ -268,9 +268,7 @@ class NodeContext:
 
     def fail(self, what: str, *, expected: object, got: object, remedy: str) -> NoReturn:
         """Refuse the node."""
-        raise OnnxImportError(
-            message(self.where, what, expected=expected, got=got, remedy=remedy)
-        )
+        raise OnnxImportError(message(self.where, what, expected=expected, got=got, remedy=remedy))
 
     def unsupported(self, what: str, remedy: str = "Convert the model.") -> NoReturn:
         """Refuse a node for something that is right but not supported."""

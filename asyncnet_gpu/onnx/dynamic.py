@@ -141,9 +141,7 @@ def _ints(extents: Extents | None) -> tuple[int, ...]:
     return tuple([e for e in extents or () if isinstance(e, int)])
 
 
-def describe_input(
-    entry: Any, shape: Sequence[int] | None
-) -> tuple[np.dtype[Any], Extents | None]:
+def describe_input(entry: Any, shape: Sequence[int] | None) -> tuple[np.dtype[Any], Extents | None]:
     """Return dtype and extents of a graph input, with the shape that the caller binds.
 
     Raises

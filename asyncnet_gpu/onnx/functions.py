@@ -32,7 +32,7 @@ def body_of(context: NodeContext) -> FunctionProto:
     if schema.has_function:
         body: FunctionProto = schema.function_body
         return _with_defaults(body, schema)
-    context.unsupported(f"operator {node.op_type!r}", "There is no such operator yet.")
+    return context.unsupported(f"operator {node.op_type!r}", "There is no such operator yet.")
 
 
 def _with_defaults(body: FunctionProto, schema: Any) -> FunctionProto:

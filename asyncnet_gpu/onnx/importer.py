@@ -196,9 +196,7 @@ class Importer:
         name = self.unique(stem if names else f"{stem}/{op_name}", self._node_names)
         count = self._count_outputs(op, blobs, attrs)
         wanted = [n if n else f"{name}.{i}" for i, n in enumerate(names[:count])]
-        wanted += [
-            (name if count == 1 else f"{name}.{i}") for i in range(len(wanted), count)
-        ]
+        wanted += [(name if count == 1 else f"{name}.{i}") for i in range(len(wanted), count)]
         outputs = [self.unique(n, self._blob_names) for n in wanted]
         made = self.net.add_node(op, blobs, attrs, name=name, outputs=outputs)
         reads = tuple([b.name for b in blobs])

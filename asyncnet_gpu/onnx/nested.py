@@ -181,7 +181,9 @@ class Captures:
     def behind(self, names: frozenset[str]) -> frozenset[str] | None:
         """Return the model's inputs behind inputs of the nested net, None for those of a pass."""
         found: set[str] = set()
-        by_inner = {b.name: outer for b, outer in zip(self._inner.values(), self.blobs, strict=True)}
+        by_inner = {
+            b.name: outer for b, outer in zip(self._inner.values(), self.blobs, strict=True)
+        }
         for name in names:
             if name not in by_inner:
                 return None
@@ -225,7 +227,8 @@ def import_body(
     keys = []
     for i, value in enumerate(results):
         if value is None or isinstance(value, list):
-            context.fail(f"attribute {attribute!r}", expected="tensors as results", got="a sequence",
+            context.fail(f"attribute {attribute!r}", expected="tensors as results",
+                         got="a sequence",
                          remedy="Sequences exist while importing only.")  # fmt: skip
         # The same blob may be several results: the number keeps the keys apart.
         keys.append(f"{i}")

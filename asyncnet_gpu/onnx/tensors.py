@@ -58,9 +58,7 @@ def element_dtype(element_type: int, where: str) -> np.dtype[Any]:
     return dtype
 
 
-def read_tensor(
-    tensor: TensorProto, budget: Budget, external: ExternalData, where: str
-) -> Array:
+def read_tensor(tensor: TensorProto, budget: Budget, external: ExternalData, where: str) -> Array:
     """Return the values of a tensor; its bytes are counted before they are touched.
 
     Raises

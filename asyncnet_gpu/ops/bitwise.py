@@ -7,8 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import INTEGERS, REQUIRED, Arrays, Attrs, Launch, Op, OpCase, Specs
-from asyncnet_gpu.ops.base import OnnxMapping, same_dtype
+from asyncnet_gpu.ops.base import (
+    INTEGERS,
+    REQUIRED,
+    Arrays,
+    Attrs,
+    Launch,
+    OnnxMapping,
+    Op,
+    OpCase,
+    Specs,
+    same_dtype,
+)
 from asyncnet_gpu.ops.checks import fail
 from asyncnet_gpu.specs import TensorSpec, as_dtype, broadcast, spec
 

@@ -143,7 +143,8 @@ def _reference_cond(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
 
 
 def _cost_cond(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
-    return max((attrs[k].cost() for k in ("then", "otherwise")), key=lambda c: c.flops)
+    costs: list[Cost] = [attrs[key].cost() for key in ("then", "otherwise")]
+    return max(costs, key=lambda c: c.flops)
 
 
 # -- loop ------------------------------------------------------------------------------------
@@ -279,9 +280,7 @@ def _reference_loop(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
     while more and i < passes:
         slices = [
             np.take(x, x.shape[a] - 1 - i if back else i, a)
-            for x, a, back in zip(
-                scanned, attrs["scan_axes"], attrs["scan_backwards"], strict=True
-            )
+            for x, a, back in zip(scanned, attrs["scan_axes"], attrs["scan_backwards"], strict=True)
         ]
         made = _run(attrs["body"], [np.asarray(i, np.int64), *states, *slices, *captured])
         more = bool(made[0].reshape(-1)[0]) if first else True

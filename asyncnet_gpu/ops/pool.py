@@ -114,13 +114,13 @@ def _reduce_axis(
     others = [(target[(*before, here)], read) for here, read in taps if here != everywhere]
     steps: list[Launch] = []
     if len(full) > 1:
-        steps.append(partial(combine, full[0], full[1], target))
+        steps.append(partial(combine, full[0], full[1], out=target))
     elif full:
         steps.append(partial(xp.copyto, target, full[0]))
     else:
         steps.append(partial(target.fill, empty))
-    steps += [partial(combine, target, read, target) for read in full[2:]]
-    return steps + [partial(combine, reached, read, reached) for reached, read in others]
+    steps += [partial(combine, target, read, out=target) for read in full[2:]]
+    return steps + [partial(combine, reached, read, out=reached) for reached, read in others]
 
 
 def _bind_windows(

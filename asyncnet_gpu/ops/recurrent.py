@@ -16,8 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import FLOATS, Arrays, Attrs, Cost, Launch, Op, OpCase, Specs, f32
-from asyncnet_gpu.ops.base import same_dtype
+from asyncnet_gpu.ops.base import (
+    FLOATS,
+    Arrays,
+    Attrs,
+    Cost,
+    Launch,
+    Op,
+    OpCase,
+    Specs,
+    f32,
+    same_dtype,
+)
 from asyncnet_gpu.ops.checks import fail, one_of
 from asyncnet_gpu.specs import TensorSpec
 
@@ -98,7 +108,11 @@ def _activations(xp: Any, cell: str, attrs: Attrs) -> list[list[Activation]]:
     """Return the functions of each direction."""
     chosen = attrs["activations"]
     n, n_directions = N_ACTIVATIONS[cell], len(DIRECTIONS[attrs["direction"]])
-    flat = [(name, None, None) for name in _DEFAULTS[cell]] * n_directions if chosen is None else chosen
+    flat = (
+        [(name, None, None) for name in _DEFAULTS[cell]] * n_directions
+        if chosen is None
+        else chosen
+    )
     made = []
     for name, a, b in flat:
         function, first, second = ACTIVATIONS[name]
@@ -151,7 +165,9 @@ def _infer(cell: str) -> Callable[[Specs, Attrs], Specs]:
 def _check_activations(cell: str, attrs: Attrs, n_directions: int) -> None:
     chosen = attrs["activations"]
     wanted = N_ACTIVATIONS[cell] * n_directions
-    if chosen is not None and (len(chosen) != wanted or any(c[0] not in ACTIVATIONS for c in chosen)):
+    if chosen is not None and (
+        len(chosen) != wanted or any(c[0] not in ACTIVATIONS for c in chosen)
+    ):
         fail(cell, f"activations={chosen}", expected=f"{wanted} of {', '.join(ACTIVATIONS)}",
              got=len(chosen), remedy="Name each with its two numbers.")  # fmt: skip
 
@@ -455,7 +471,8 @@ def _document(name: str, cell: str, more: str) -> str:
         Returns
         -------
         States of all steps, shape (steps, directions, batch, hidden), and the last state{
-        " and cell" if cell == "lstm" else ""}.
+        " and cell" if cell == "lstm" else ""
+    }.
         """
 
 

@@ -1,4 +1,4 @@
-"""Remainders: `mod` has the sign of the divisor, as in Python; `fmod` that of the dividend, as in C."""
+"""Remainders: `mod` has the sign of the divisor, as in Python; `fmod` of the dividend, as in C."""
 
 from __future__ import annotations
 

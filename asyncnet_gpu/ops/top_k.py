@@ -6,8 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import NUMBERS, REQUIRED, Arrays, Attrs, Cost, Launch, Op, OpCase, Specs
-from asyncnet_gpu.ops.base import f32
+from asyncnet_gpu.ops.base import (
+    NUMBERS,
+    REQUIRED,
+    Arrays,
+    Attrs,
+    Cost,
+    Launch,
+    Op,
+    OpCase,
+    Specs,
+    f32,
+)
 from asyncnet_gpu.ops.checks import as_int, fail
 from asyncnet_gpu.specs import TensorSpec, normal_axis, spec
 

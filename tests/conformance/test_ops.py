@@ -35,9 +35,7 @@ def fill(spec: TensorSpec, case: OpCase, rng: np.random.Generator) -> np.ndarray
 
 def inputs_of(op: Op, case: OpCase) -> list[np.ndarray[Any, Any]]:
     rng = np.random.default_rng(zlib.crc32(f"{op.name}-{case.name}".encode()))
-    return [
-        fill(i, case, rng) if isinstance(i, TensorSpec) else np.asarray(i) for i in case.inputs
-    ]
+    return [fill(i, case, rng) if isinstance(i, TensorSpec) else np.asarray(i) for i in case.inputs]
 
 
 def run_case(op: Op, case: OpCase, arrays: list[np.ndarray[Any, Any]], mode: str) -> list[Any]:

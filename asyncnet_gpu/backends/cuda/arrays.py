@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import cupy
 import numpy as np
@@ -11,6 +12,7 @@ from cupy.cuda import memory, runtime
 
 from asyncnet_gpu.backends.cuda.copy import copy_between_devices
 from asyncnet_gpu.backends.cuda.device import OnDevice, n_devices
+from asyncnet_gpu.backends.cuda.faults import driver_errors
 from asyncnet_gpu.errors import ShapeError, message
 from asyncnet_gpu.graph import BlobInfo
 from asyncnet_gpu.specs import TensorSpec
@@ -149,6 +151,30 @@ def allocate(nbytes: int, device: int) -> Any:
     """Return device memory of its own, outside every pool; freed with the last reference."""
     with OnDevice(device):
         return memory.Memory(max(1, nbytes))
+
+
+@final
+class OwnedMemory:
+    """Device memory with an explicit end, so that no forgotten reference keeps it.
+
+    Attributes
+    ----------
+    block
+        For arrays over it; not to be used after `free`.
+    """
+
+    def __init__(self, nbytes: int, device: int) -> None:
+        with OnDevice(device):
+            self._ptr = int(runtime.malloc(max(1, nbytes)))
+        self._device = device
+        self.block = memory.UnownedMemory(self._ptr, max(1, nbytes), None, device)
+
+    def free(self) -> None:
+        """Give the memory back; nothing on the device uses it any more."""
+        ptr, self._ptr = self._ptr, 0
+        if ptr:
+            with contextlib.suppress(*driver_errors()), OnDevice(self._device):
+                runtime.free(ptr)
 
 
 def pretend_memory(address: int, nbytes: int, device: int) -> Any:

@@ -17,7 +17,7 @@ from asyncnet_gpu.backends.cuda.faults import (
     is_out_of_memory,
     out_of_memory,
 )
-from asyncnet_gpu.backends.cuda.program import CudaProgram, reclaim
+from asyncnet_gpu.backends.cuda.program import UNFINISHED, CudaProgram, reclaim
 from asyncnet_gpu.backends.cuda.waiter import Waiter
 from asyncnet_gpu.graph import PERSISTENT_KINDS
 from asyncnet_gpu.plan.cost import DeviceModel
@@ -32,8 +32,13 @@ _ALIGNMENT = 256
 class Buffer:
     """Memory of a persistent storage."""
 
-    block: Any
+    memory: arrays.OwnedMemory
     device: int
+
+    @property
+    def block(self) -> Any:
+        """The memory, for arrays over it."""
+        return self.memory.block
 
 
 @final
@@ -46,6 +51,7 @@ class CudaBackend(AbstractBackend):
     def __init__(self) -> None:
         self._devices: tuple[int, ...] | None = None
         self._waiter = Waiter()
+        self._buffers: list[Buffer] = []
 
     @property
     def xp(self) -> Any:
@@ -86,14 +92,16 @@ class CudaBackend(AbstractBackend):
                 continue
             where = devices[storage.device]
             try:
-                block = arrays.allocate(storage.nbytes, where)
-                arrays.upload(block, value, where)
+                buffer = Buffer(arrays.OwnedMemory(storage.nbytes, where), where)
+                self._buffers.append(buffer)
+                arrays.upload(buffer.block, value, where)
             except driver_errors() as error:
+                self.close()
                 label = f"net {graph.name!r}, parameter {name!r}"
                 if is_out_of_memory(error):
                     raise out_of_memory(label, storage.nbytes, total, error) from error
                 raise device_error(label, "the value cannot be loaded", error) from error
-            loaded[storage.id] = Buffer(block, where)
+            loaded[storage.id] = buffer
         return loaded
 
     def program(
@@ -112,5 +120,10 @@ class CudaBackend(AbstractBackend):
         arrays.upload(buffer.block, array, buffer.device)
 
     def close(self) -> None:
-        """Free what can be freed by now; parameters go with the last reference to them."""
+        """Free parameters, states and constants; all programs are closed or given up."""
         reclaim()
+        buffers, self._buffers = self._buffers, []
+        if UNFINISHED:
+            return  # a program that was given up may still read them: better lost than overwritten
+        for buffer in buffers:
+            buffer.memory.free()

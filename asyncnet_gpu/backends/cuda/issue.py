@@ -97,6 +97,7 @@ class IssueList:
                 self._record(index, barrier_events[step.node], stream)
                 self._add(Kind.MARK, index, partial(on_barrier, step.node))
         self._master = list(self.calls)
+        self._entries: Any = iter(())
 
     def _add(self, kind: Kind, step: int, call: Call) -> None:
         self.calls.append(call)
@@ -132,6 +133,7 @@ class IssueList:
         The error is noted in `execution`; `go_on` issues the rest.
         """
         entries: Any = iter(self.calls)
+        self._entries = entries
         try:
             for call in entries:
                 call()
@@ -141,6 +143,12 @@ class IssueList:
             self._note(execution, position, error)
             return position
         return None
+
+    def at(self) -> int:
+        """Return the position that the host has come to; one past the end when it is through."""
+        left: int = self._entries.__length_hint__()
+        through = left == 0 and next(self._entries, None) is None
+        return len(self.calls) if through else len(self.calls) - left - 1
 
     def _note(self, execution: Execution, position: int, error: BaseException) -> None:
         entry = self.meaning[position]

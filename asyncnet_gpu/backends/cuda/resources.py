@@ -8,7 +8,7 @@ from typing import Any, final
 import cupy
 from cupy.cuda import runtime
 
-from asyncnet_gpu.backends.cuda.arrays import allocate
+from asyncnet_gpu.backends.cuda.arrays import OwnedMemory
 from asyncnet_gpu.backends.cuda.context import Stream
 from asyncnet_gpu.backends.cuda.device import OnDevice, stream_priority
 from asyncnet_gpu.backends.cuda.faults import (
@@ -18,6 +18,17 @@ from asyncnet_gpu.backends.cuda.faults import (
     is_out_of_memory,
     out_of_memory,
 )
+
+
+@final
+class _Handle:
+    """A stream handle in the form that CuPy takes without owning it."""
+
+    def __init__(self, ptr: int) -> None:
+        self._ptr = ptr
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._ptr
 
 
 @final
@@ -39,18 +50,20 @@ class Resources:
         self.pool = cupy.cuda.MemoryPool()
         self._events: list[tuple[int, int]] = []  # device, event
         self._graphs: list[int] = []
-        self._blocks: list[Any] = []
+        self._blocks: list[OwnedMemory] = []
 
     def stream(self, device: int, priority: int) -> Stream:
         """Make a non-blocking stream: it does not order itself with the legacy stream."""
         with OnDevice(device):
             try:
-                made = cupy.cuda.Stream(non_blocking=True, priority=stream_priority(priority))
+                ptr = runtime.streamCreateWithPriority(
+                    runtime.streamNonBlocking, stream_priority(priority)
+                )
             except driver_errors() as error:
                 raise device_error(
                     self.where, "a stream cannot be made", error, "Lower max_streams or slots."
                 ) from error
-        self.streams.append(Stream(device, made))
+            self.streams.append(Stream(device, cupy.cuda.Stream.from_external(_Handle(ptr))))
         return self.streams[-1]
 
     def event(self, device: int, *, timed: bool = False) -> int:
@@ -67,16 +80,16 @@ class Resources:
         return event
 
     def memory(self, nbytes: int, device: int) -> Any:
-        """Allocate device memory that this slot owns."""
+        """Allocate device memory that this slot owns: freed by `close`, whoever still names it."""
         try:
-            block = allocate(nbytes, device)
+            block = OwnedMemory(nbytes, device)
         except driver_errors() as error:
             if not is_out_of_memory(error):
                 raise device_error(self.where, "memory cannot be allocated", error) from error
             with OnDevice(device):
                 raise out_of_memory(self.where, nbytes, self.planned_bytes, error) from error
         self._blocks.append(block)
-        return block
+        return block.block
 
     def instantiated(self, graph: int) -> int:
         """Make a graph executable; the definition is given back."""
@@ -104,7 +117,11 @@ class Resources:
         for device, event in self._events:
             with contextlib.suppress(*driver_errors()), OnDevice(device):
                 runtime.eventDestroy(event)
-        self._graphs, self._events, self._blocks = [], [], []
-        self.streams = []
+        for stream in self.streams:
+            with contextlib.suppress(*driver_errors()), OnDevice(stream.device):
+                runtime.streamDestroy(stream.ptr)
+        for block in self._blocks:
+            block.free()
+        self._graphs, self._events, self._blocks, self.streams = [], [], [], []
         with contextlib.suppress(*driver_errors()):
             self.pool.free_all_blocks()

@@ -219,8 +219,10 @@ def _scan(context: NodeContext, node: Any) -> Any:
         context.fail("attribute 'num_scan_inputs'", expected=f"1 to {len(values)}", got=n_scanned,
                      remedy="The file is broken.")  # fmt: skip
     states, scanned = values[:n], values[n:]
-    axes = [a % len(x.shape) for a, x in
-            zip(_directions(context, "scan_input_axes", n_scanned), scanned, strict=True)]
+    axes = [
+        a % len(x.shape)
+        for a, x in zip(_directions(context, "scan_input_axes", n_scanned), scanned, strict=True)
+    ]
     backwards = _directions(context, "scan_input_directions", n_scanned)
     lengths = {x.shape[a] for x, a in zip(scanned, axes, strict=True)}
     if len(lengths) != 1:

@@ -1,4 +1,4 @@
-"""Elementwise nodes that differ from our operators: any number of inputs, limits as inputs, types."""
+"""Elementwise nodes that differ from our operators: several inputs, limits as inputs, types."""
 
 from __future__ import annotations
 

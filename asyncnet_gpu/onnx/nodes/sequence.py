@@ -1,4 +1,4 @@
-"""Sequences and optionals: lists that exist while importing; what is in them are ordinary values."""
+"""Sequences and optionals: lists that exist while importing; in them are ordinary values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ def _at(context: NodeContext, node: Any) -> Any:
 
 
 def _length(context: NodeContext, node: Any) -> Any:
-
 
     return np.asarray(len(context.sequence()), np.int64)
 
@@ -98,7 +97,6 @@ def _optional(context: NodeContext, node: Any) -> Any:
 
 
 def _has_element(context: NodeContext, node: Any) -> Any:
-
 
     return np.asarray(context.value(0) is not None)
 

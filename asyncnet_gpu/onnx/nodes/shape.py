@@ -1,4 +1,4 @@
-"""Shape operators: what ONNX gives as an input, as a shape or a list of axes, is an attribute here."""
+"""Shape operators: what ONNX gives as an input, a shape or list of axes, is an attribute here."""
 
 from __future__ import annotations
 
@@ -142,7 +142,9 @@ def _center_crop_pad(context: NodeContext, node: Any) -> Any:
         have = data.shape[axis]
         if have > extent:
             start = (have - extent) // 2
-            data = context.emit("slice", data, starts=(start,), ends=(start + extent,), axes=(axis,))
+            data = context.emit(
+                "slice", data, starts=(start,), ends=(start + extent,), axes=(axis,)
+            )
         elif have < extent:
             before = (extent - have) // 2
             data = context.emit("pad", data, pads=(before, extent - have - before), axes=(axis,))
