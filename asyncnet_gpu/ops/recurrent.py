@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -390,7 +391,7 @@ def _reference(cell: str) -> Callable[[Arrays, Attrs], tuple[Any, ...]]:
         for k, backwards in enumerate(DIRECTIONS[attrs["direction"]]):
             n = N_ACTIVATIONS[cell]
             chosen = attrs["activations"] or [(name, None, None) for name in _DEFAULTS[cell]] * 2
-            act = [lambda x, c=c: _apply(*c, x) for c in chosen[k * n : (k + 1) * n]]
+            act = [partial(_apply, *c) for c in chosen[k * n : (k + 1) * n]]
             for i in range(batch):
                 h, c = wide[4][k, i], wide[5][k, i] if cell == "lstm" else None
                 for t in range(lengths[i])[:: -1 if backwards else 1]:

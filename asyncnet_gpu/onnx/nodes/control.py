@@ -133,8 +133,10 @@ def _stacked(context: NodeContext, parts: Sequence[Any], entry: Any, axis: int) 
         return _empty(context, entry, axis)
     if any(isinstance(p, list) or p is None for p in parts):
         context.unsupported("sequences as results of every pass")
-    return context.emit("concat", *[context.emit("unsqueeze", p, axes=(axis,)) for p in parts],
-                        axis=axis)  # fmt: skip
+    joined: Value = context.emit(
+        "concat", *[context.emit("unsqueeze", p, axes=(axis,)) for p in parts], axis=axis
+    )
+    return joined
 
 
 def _empty(context: NodeContext, entry: Any, axis: int) -> Value:
