@@ -1,0 +1,138 @@
+"""Add overlapping blocks back into an image: the transpose of taking them out of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+
+from asyncnet_gpu.ops.base import FLOATS, REQUIRED, Arrays, Attrs, Cost, Launch, Op, OpCase, Specs
+from asyncnet_gpu.ops.base import f32
+from asyncnet_gpu.ops.checks import as_ints, fail
+from asyncnet_gpu.specs import TensorSpec
+
+
+def _geometry(attrs: Attrs) -> tuple[tuple[int, ...], ...]:
+    """Return image, block, strides, dilations, begins of the padding, and blocks on each axis."""
+    image = as_ints(attrs["image"], "image", where="col2im")
+    block = as_ints(attrs["block"], "block", where="col2im")
+    n = len(image)
+    strides, dilations = (
+        (1,) * n if attrs[k] is None else as_ints(attrs[k], k, where="col2im")
+        for k in ("strides", "dilations")
+    )
+    pads = (0,) * (2 * n) if attrs["pads"] is None else as_ints(attrs["pads"], "pads",
+                                                                where="col2im")  # fmt: skip
+    lengths = {len(block), len(strides), len(dilations), len(pads) // 2}
+    if lengths != {n} or min(*image, *block, *strides, *dilations) < 1 or min(pads) < 0:
+        fail("col2im", "attributes", expected=f"positive numbers for {n} axes", got=dict(attrs),
+             remedy="Give each axis its number.")  # fmt: skip
+    counts = tuple(
+        (image[i] + pads[i] + pads[i + n] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1
+        for i in range(n)
+    )
+    return image, block, strides, dilations, pads[:n], counts
+
+
+def _infer(ins: Specs, attrs: Attrs) -> Specs:
+    image, block, _, _, _, counts = _geometry(attrs)
+    x, taps = ins[0], math.prod(block)
+    if x.ndim != 3 or min(counts) < 1 or x.shape[1] % taps or x.shape[2] != math.prod(counts):
+        fail("col2im", "input", expected=f"(batch, channels * {taps}, {math.prod(counts)})", got=x,
+             remedy="Give a column for each block.")  # fmt: skip
+    return (TensorSpec((x.shape[0], x.shape[1] // taps, *image), x.dtype),)
+
+
+def _ranges(attrs: Attrs, tap: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Return which blocks have a tap inside the image, and where that is."""
+    image, _, strides, dilations, begin, counts = _geometry(attrs)
+    sources, targets = [], []
+    for i, k in enumerate(tap):
+        shift = k * dilations[i] - begin[i]
+        first = max(0, -(shift // strides[i])) if shift < 0 else 0
+        last = min(counts[i], (image[i] - 1 - shift) // strides[i] + 1)
+        last = max(first, last)
+        start = first * strides[i] + shift
+        sources.append(slice(first, last))
+        targets.append(slice(start, start + (last - first) * strides[i], strides[i]))
+    return tuple(sources), tuple(targets)
+
+
+def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+    x, out = ins[0], outs[0]
+    _, block, *_, counts = _geometry(attrs)
+    blocks = xp.reshape(x, (*out.shape[:2], *block, *counts), copy=False)
+    pairs = []
+    for tap in itertools.product(*map(range, block)):
+        source, target = _ranges(attrs, tap)
+        part = out[(slice(None), slice(None), *target)]
+        if part.size:
+            pairs.append((blocks[(slice(None), slice(None), *tap, *source)], part))
+
+    def launch() -> None:
+        out[...] = 0
+        for source, part in pairs:
+            xp.add(part, source, out=part)
+
+    return launch
+
+
+def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
+    x = np.asarray(ins[0], np.float64)
+    image, block, strides, dilations, begin, counts = _geometry(attrs)
+    channels = x.shape[1] // math.prod(block)
+    out = np.zeros((x.shape[0], channels, *image))
+    columns = x.reshape(x.shape[0], channels, *block, *counts)
+    for tap in np.ndindex(*block):
+        for which in np.ndindex(*counts):
+            at = tuple(
+                w * s + t * d - b
+                for w, s, t, d, b in zip(which, strides, tap, dilations, begin, strict=True)
+            )
+            if all(0 <= a < e for a, e in zip(at, image, strict=True)):
+                every = (slice(None), slice(None))
+                out[(*every, *at)] += columns[(*every, *tap, *which)]
+    return (out,)
+
+
+def _cost(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
+    return Cost(float(ins[0].size), 3.0 * ins[0].nbytes)
+
+
+OPS = (
+    Op(
+        name="col2im",
+        kind="Col2Im",
+        doc="""Add blocks into an image where they were taken from.
+
+        Parameters
+        ----------
+        x: shape (batch, channels * taps, blocks), float
+        image, block
+            Extents of the image and of a block.
+        strides, dilations, pads
+            As of a convolution; None means 1, 1 and 0.
+
+        Returns
+        -------
+        Shape (batch, channels, *image).
+        """,
+        n_inputs=(1, 1),
+        attrs={"image": REQUIRED, "block": REQUIRED, "strides": None, "dilations": None,
+               "pads": None},
+        infer=_infer,
+        bind=_bind,
+        reference=_reference,
+        cost=_cost,
+        dtypes=FLOATS,
+        cases=(
+            OpCase("apart", (f32(1, 5, 5),), {"image": (5, 5), "block": (1, 5)}),
+            OpCase("overlap", (f32(2, 8, 9),), {"image": (4, 4), "block": (2, 2)}),
+            OpCase("pads", (f32(1, 8, 6),),
+                   {"image": (4, 5), "block": (2, 2), "strides": (2, 2), "dilations": (2, 1),
+                    "pads": (1, 0, 0, 1)}),
+        ),
+    ),
+)  # fmt: skip
