@@ -8,7 +8,8 @@ import numpy as np
 
 from asyncnet_gpu.onnx.context import NodeContext
 from asyncnet_gpu.ops.base import OnnxMapping
-from asyncnet_gpu.ops.recurrent import ACTIVATIONS, DIRECTIONS, N_GATES
+from asyncnet_gpu.ops.cell_activations import ACTIVATIONS
+from asyncnet_gpu.ops.recurrent import DIRECTIONS, N_GATES
 
 #: Activations that take a first or second number, which ONNX lists without gaps.
 _TAKES_ALPHA = {"affine", "leakyrelu", "thresholdedrelu", "scaledtanh", "hardsigmoid", "elu"}
