@@ -83,10 +83,17 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
     options = ProgramOptions(timeout_s, n_blas, adversary_seed, _devices(graph, loaded, devices))
     _check_counts(slots, queue, on_full)
     values = loaded.load_values(next(iter(plans.values())), options)
-    engines = {
-        name: Engine(plan, loaded, values, options, n_slots=slots, queue=queue, on_full=on_full)
-        for name, plan in plans.items()
-    }
+    engines: dict[str, Engine] = {}
+    try:
+        for name, plan in plans.items():
+            engines[name] = Engine(
+                plan, loaded, values, options, n_slots=slots, queue=queue, on_full=on_full
+            )
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        loaded.close()  # a slot that does not fit must not leave the parameters behind
+        raise
     return Executable(loaded, engines, values, _chooser(plans, mode, loaded.model()))
 
 

@@ -73,7 +73,10 @@ class CudaBackend(AbstractBackend):
     def adopt(self, value: object, spec: TensorSpec, device: int) -> Any:
         """Return `value` on its physical device, to be ordered after the caller's stream."""
         devices = self._devices
-        return arrays.adopt(value, spec, device if devices is None else devices[device])
+        try:
+            return arrays.adopt(value, spec, device if devices is None else devices[device])
+        except driver_errors() as error:
+            raise device_error("run", "an input cannot be brought to the device", error) from error
 
     def to_numpy(self, array: Any) -> Any:
         """Fetch an array in the order of the caller's current stream."""

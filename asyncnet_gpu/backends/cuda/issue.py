@@ -144,11 +144,15 @@ class IssueList:
             return position
         return None
 
-    def at(self) -> int:
-        """Return the position that the host has come to; one past the end when it is through."""
+    def host_step(self) -> int:
+        """Return the step that the host has come to; its entry may still be under way."""
         left: int = self._entries.__length_hint__()
-        through = left == 0 and next(self._entries, None) is None
-        return len(self.calls) if through else len(self.calls) - left - 1
+        return self.meaning[max(0, len(self.calls) - left - 1)].step if self.meaning else 0
+
+    def host_runs(self) -> bool:
+        """Whether the host is in a step's own call, not in one of the driver's."""
+        left: int = self._entries.__length_hint__()
+        return self.meaning[max(0, len(self.calls) - left - 1)].kind is Kind.RUN
 
     def _note(self, execution: Execution, position: int, error: BaseException) -> None:
         entry = self.meaning[position]

@@ -26,6 +26,7 @@ from asyncnet_gpu.backends.cuda.faults import (
 from asyncnet_gpu.backends.cuda.frame import Frame
 from asyncnet_gpu.backends.cuda.issue import IssueList
 from asyncnet_gpu.backends.cuda.issuer import Issuer
+from asyncnet_gpu.backends.cuda.progress import last_steps, stuck_steps
 from asyncnet_gpu.backends.cuda.resources import Resources
 from asyncnet_gpu.backends.cuda.trace import Stopwatch
 from asyncnet_gpu.backends.cuda.waiter import Waiter, pause_s
@@ -362,40 +363,14 @@ class CudaProgram(AbstractProgram):
         return node in self._marked and (runtime.eventQuery(self._barrier_events[node]) == SUCCESS)
 
     def stuck_at(self, execution: Execution) -> tuple[int, ...]:
-        """Return for each stream the first step that is not known to have finished.
-
-        A graph cannot be asked where it is: for a replay these are the last steps of the streams.
-        """
+        """Return the steps under way, as far as events tell; see `progress`."""
         if self._current is not execution:
             return ()
-        by_stream: dict[int, list[int]] = {}
-        for index, step in enumerate(self.plan.steps):
-            by_stream.setdefault(step.stream, []).append(index)
         if self._replays(execution):
-            return tuple(sorted(steps[-1] for steps in by_stream.values()))
-        stuck = []
-        for stream, steps in by_stream.items():
-            if self._all_issued and runtime.streamQuery(self._streams[stream].ptr) == SUCCESS:
-                continue
-            known = [i for i, s in enumerate(steps) if self._known_done(s)]
-            following = known[-1] + 1 if known else 0
-            if following < len(steps) and self._may_run(steps[following]):
-                stuck.append(steps[following])
-        return tuple(sorted(stuck))
-
-    def _known_done(self, step: int) -> bool:
-        event = self.plan.steps[step].records
-        # While the host is still issuing, an event may be that of the last run.
-        return (
-            self._all_issued
-            and event is not None
-            and runtime.eventQuery(self._events[event]) == SUCCESS
-        )
-
-    def _may_run(self, step: int) -> bool:
-        return not self._all_issued or all(
-            runtime.eventQuery(self._events[e]) == SUCCESS for e in self.plan.steps[step].waits
-        )
+            return last_steps(self.plan)
+        issue = self._issue if execution.slices is None else self._timed
+        assert issue is not None
+        return stuck_steps(issue, self._streams, self._events, all_issued=self._all_issued)
 
     # -- the very end ------------------------------------------------------------------------
 

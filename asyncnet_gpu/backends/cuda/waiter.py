@@ -57,23 +57,32 @@ class Waiter:
             self._changed.notify()
 
     def _loop(self) -> None:
-        while True:
-            with self._changed:
-                if not self._watched and not self._changed.wait_for(
-                    lambda: bool(self._watched), _IDLE_S
-                ):
-                    self._thread = None
-                    return
-                watched = list(self._watched)
-            done = [w for w in watched if w.ended()]
-            if done:
-                with self._changed:
-                    for run in done:
-                        self._watched.remove(run)
-                for run in done:
-                    self._finish(run)
-                continue
-            time.sleep(pause_s(time.monotonic() - max(w.since_s for w in watched)))
+        while self._wait_for_runs():
+            self._round()  # holds its runs only as long as it takes: they belong to the caller
+
+    def _wait_for_runs(self) -> bool:
+        """Sleep until there is something to watch; False ends the thread."""
+        with self._changed:
+            if not self._watched and not self._changed.wait_for(
+                lambda: bool(self._watched), _IDLE_S
+            ):
+                self._thread = None
+                return False
+        return True
+
+    def _round(self) -> None:
+        """Ask every run once; finish those that have ended, or pause when none has."""
+        with self._changed:
+            watched = list(self._watched)
+        done = [run for run in watched if run.ended()]
+        if not done:
+            time.sleep(pause_s(time.monotonic() - max(run.since_s for run in watched)))
+            return
+        with self._changed:
+            for run in done:
+                self._watched.remove(run)
+        for run in done:
+            self._finish(run)
 
     @staticmethod
     def _finish(run: Watched) -> None:

@@ -1,0 +1,231 @@
+"""Whatever fails: a typed error in words, nothing left behind, the executable usable again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.cuda_nets import SIZE, diamond, mix
+
+import asyncnet_gpu as ag
+
+pytestmark = pytest.mark.gpu
+
+Inject = Callable[[str, int, int], None]
+
+X = np.arange(SIZE, dtype=np.int32)
+OUT_OF_MEMORY, LAUNCH_OUT_OF_RESOURCES, INVALID, ILLEGAL_ADDRESS = 2, 701, 1, 700
+MODES = ("serial", "streams", "graph")
+
+BAD_ADDRESS = """
+extern "C" __global__ void bad(const int* a, int* out) {
+  int* nowhere = (int*)8;
+  if (a[0] == 1) *nowhere = 3;
+  out[0] = a[0];
+}
+"""
+
+
+def free_bytes() -> list[int]:
+    import cupy
+
+    free = []
+    for device in range(cupy.cuda.runtime.getDeviceCount()):
+        with cupy.cuda.Device(device):
+            cupy.get_default_memory_pool().free_all_blocks()
+            free.append(cupy.cuda.runtime.memGetInfo()[0])
+    return free
+
+
+@pytest.fixture
+def expected() -> np.ndarray:
+    with diamond().compile(backend="cpu", mode="serial") as exe:
+        return exe.run(x=X)["z"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("nth", range(1, 8))
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [("malloc", OUT_OF_MEMORY), ("stream", INVALID), ("event", INVALID), ("memcpy", INVALID)],
+)
+def test_a_failure_while_a_slot_is_made_leaves_nothing_behind(
+    faults: Inject, mode: str, what: str, code: int, nth: int, expected: np.ndarray
+) -> None:
+    net = diamond()
+    with net.compile(backend="cuda", mode=mode):
+        pass  # kernels are loaded, pools and libraries have what they keep
+    before = free_bytes()
+    faults(what, nth, code)
+    error: ag.DeviceError | None = None
+    try:
+        net.compile(backend="cuda", mode=mode).close()
+    except ag.DeviceError as raised:
+        error = raised
+    faults(what, 0, 0)
+    if error is not None:
+        assert "cudaError" in str(error)
+        assert "expected" in str(error)
+        if what == "malloc":
+            assert isinstance(error, ag.OutOfDeviceMemoryError)
+    del error
+    assert free_bytes() == before
+    with net.compile(backend="cuda", mode=mode) as exe:
+        np.testing.assert_array_equal(ag.to_numpy(exe.run(x=X)["z"]), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_net_too_large_says_what_was_asked_and_what_is_free(mode: str) -> None:
+    import cupy
+
+    total = cupy.cuda.runtime.memGetInfo()[1]
+    net = ag.AsyncNet("large")
+    x = net.input("x", (4,), "float32")
+    big = net.call(lambda xp, a, out: None, x, shape=total // 3, dtype="float32", name="big")
+    net.output(net.call(lambda xp, a, out: None, big, shape=4, dtype="float32", name="y"))
+    before = free_bytes()
+    with pytest.raises(ag.OutOfDeviceMemoryError, match=r"planned.*free of.*cudaError.*slots="):
+        net.compile(backend="cuda", mode=mode)
+    assert free_bytes() == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("how", ["run", "submit"])
+@pytest.mark.parametrize("what", ["launch", "memcpy", "event", "graph", "malloc"])
+@pytest.mark.parametrize("nth", [1, 2, 4])
+def test_a_run_that_fails_says_so_and_the_next_one_is_right(
+    faults: Inject, mode: str, how: str, what: str, nth: int, expected: np.ndarray
+) -> None:
+    import cupy
+
+    with diamond().compile(backend="cuda", mode=mode) as exe:
+        given = cupy.asarray(X)
+        exe.run(x=given)
+        cupy.get_default_memory_pool().free_all_blocks()
+        faults(what, nth, OUT_OF_MEMORY if what == "malloc" else LAUNCH_OUT_OF_RESOURCES)
+        out, text = None, ""
+        try:
+            out = exe.run(x=given) if how == "run" else exe.submit(x=given).result(20)
+        except ag.DeviceError as error:
+            text = str(error)
+        faults(what, 0, 0)
+        if what == "launch" and mode != "graph":
+            assert text
+        if out is None:
+            assert "cudaError" in text or "CUDA_ERROR" in text
+        else:
+            np.testing.assert_array_equal(ag.to_numpy(out["z"]), expected)
+        for _ in range(2):
+            np.testing.assert_array_equal(ag.to_numpy(exe.run(x=given)["z"]), expected)
+
+
+def test_a_failed_launch_names_its_step_and_spares_the_other_branch(faults: Inject) -> None:
+    seen: list[str] = []
+
+    def note(name: str) -> Any:
+        def fn(xp: Any, a: Any, out: Any) -> None:
+            seen.append(name)
+            out[...] = a
+
+        return fn
+
+    net = ag.AsyncNet("branches")
+    x = net.input("x", (SIZE,), "int32")
+    left, right = mix(net, x, x, 1, name="left"), mix(net, x, x, 2, name="right")
+    net.output(net.call(note("after_left"), left, shape=SIZE, dtype="int32", name="after_left"))
+    net.output(net.call(note("after_right"), right, shape=SIZE, dtype="int32", name="after_right"))
+    with net.compile(backend="cuda", mode="streams", allocator="exact") as exe:
+        exe.run(x=X)
+        seen.clear()
+        faults("launch", 1, LAUNCH_OUT_OF_RESOURCES)
+        first = exe.plan.node_of(exe.plan.steps[0]).name
+        other = "right" if first == "left" else "left"
+        with pytest.raises(ag.DeviceError, match=f"{first!r}.*step 0.*cuda_nets.py"):
+            exe.run(x=X)
+        assert seen == [f"after_{other}"]
+
+
+@pytest.mark.parametrize("mode", ["serial", "streams"])
+def test_an_error_of_a_users_function_keeps_its_class(mode: str) -> None:
+    broken = [True]
+
+    def fn(xp: Any, a: Any, out: Any) -> None:
+        if broken[0]:
+            raise ZeroDivisionError("boom")
+        out[...] = a + 1
+
+    net = ag.AsyncNet("raises")
+    x = net.input("x", (SIZE,), "int32")
+    net.output(y=net.call(fn, x, shape=SIZE, dtype="int32", name="breaks"))
+    with net.compile(backend="cuda", mode=mode) as exe:
+        for how in ("run", "submit"):
+            with pytest.raises(ZeroDivisionError, match=r"'breaks'.*boom"):
+                exe.run(x=X) if how == "run" else exe.submit(x=X).result(20)
+        broken[0] = False
+        np.testing.assert_array_equal(ag.to_numpy(exe.run(x=X)["y"]), X + 1)
+
+
+@pytest.mark.parametrize("how", ["run", "submit"])
+def test_a_function_that_does_not_return_is_given_up(how: str) -> None:
+    hold = [2.0]
+
+    def fn(xp: Any, a: Any, out: Any) -> None:
+        time.sleep(hold[0])
+        out[...] = a + 1
+
+    net = ag.AsyncNet("hangs")
+    x = net.input("x", (SIZE,), "int32")
+    net.output(y=net.call(fn, mix(net, x, x, 1), shape=SIZE, dtype="int32", name="sleeper"))
+    with net.compile(backend="cuda", mode="serial", timeout_s=0.3) as exe:
+        begun = time.monotonic()
+        with pytest.raises(ag.DeadlineExceeded, match="'sleeper'"):
+            exe.run(x=X, timeout_s=0.3) if how == "run" else exe.submit(x=X).result()
+        assert time.monotonic() - begun < 1.5
+        hold[0] = 0.0
+        assert ag.to_numpy(exe.run(x=X)["y"]).shape == (SIZE,)
+        time.sleep(2.0)  # the sleeper wakes up in a slot that was given up, and does no harm
+        assert ag.to_numpy(exe.run(x=X)["y"]).shape == (SIZE,)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_lost_device_is_called_lost(faults: Inject, mode: str) -> None:
+    import cupy
+    import softcuda
+
+    net = ag.AsyncNet("lost")
+    x = net.input("x", (1,), "int32")
+    net.output(y=net.kernel(BAD_ADDRESS, "bad", [x], out=((1,), "int32"), grid=1, block=1))
+    with net.compile(backend="cuda", mode=mode) as exe:
+        given = [cupy.full(1, i, np.int32) for i in range(3)]
+        assert exe.run(x=given[0])["y"].get() == [0]
+        faults("launch", 0, 0)  # so that the fixture revives the devices afterwards
+        for _ in range(2):
+            with pytest.raises(
+                ag.DeviceError, match=r"the device is lost.*IllegalAddress.*new process"
+            ):
+                exe.run(x=given[1])
+        with pytest.raises(ag.DeviceError, match="the device is lost"):
+            exe.run(x=np.ones(1, np.int32))
+        softcuda.reset_errors()
+        assert exe.run(x=given[2])["y"].get() == [2]
+
+
+def test_a_kernel_that_does_not_compile_is_the_users_error() -> None:
+    net = ag.AsyncNet("typo")
+    x = net.input("x", (1,), "int32")
+    net.output(y=net.kernel('extern "C" __global__ void k(const int* a, int* o) { o[0] = b; }',
+                            "k", [x], out=((1,), "int32"), grid=1, block=1))  # fmt: skip
+    with pytest.raises(ag.NetError, match="does not compile"):
+        net.compile(backend="cuda", mode="serial")
+
+
+def test_a_python_number_as_kernel_argument_is_refused() -> None:
+    net = ag.AsyncNet("wide")
+    x = net.input("x", (1,), "int32")
+    net.output(y=net.kernel('extern "C" __global__ void k(const int* a, int n, int* o) {}',
+                            "k", [x, 3], out=((1,), "int32"), grid=1, block=1))  # fmt: skip
+    with pytest.raises(ag.NetError, match=r"np\.int32"):
+        net.compile(backend="cuda", mode="serial")
