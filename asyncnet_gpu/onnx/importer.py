@@ -427,4 +427,12 @@ def model_inputs(model: ModelProto) -> list[Any]:
     """Return the inputs that a caller gives: older files list the initializers among them."""
     made = {t.name for t in model.graph.initializer}
     made.update(s.values.name for s in model.graph.sparse_initializer)
-    return [entry for entry in model.graph.input if entry.name not in made]
+    found = [entry for entry in model.graph.input if entry.name not in made]
+    names = [entry.name for entry in found]
+    for name in names:
+        if not name or not isinstance(name, str) or names.count(name) > 1:
+            raise OnnxImportError(
+                message(f"onnx input {name[:200]!r}", "name", expected="different texts, not empty",
+                        got=name[:200], remedy="The file is broken.")
+            )  # fmt: skip
+    return found

@@ -8,8 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import FLOATS, REQUIRED, Arrays, Attrs, Cost, Launch, Op, OpCase, Specs
-from asyncnet_gpu.ops.base import f32
+from asyncnet_gpu.ops.base import (
+    FLOATS,
+    REQUIRED,
+    Arrays,
+    Attrs,
+    Cost,
+    Launch,
+    Op,
+    OpCase,
+    Specs,
+    f32,
+)
 from asyncnet_gpu.ops.checks import as_ints, fail
 from asyncnet_gpu.specs import TensorSpec
 

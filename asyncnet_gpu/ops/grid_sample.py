@@ -101,7 +101,8 @@ def _sample(xp: Any, image: Any, grid: Any, out: Any, attrs: Attrs) -> None:
     axes = [_axis(xp, points[:, len(space) - 1 - i], n, attrs) for i, n in enumerate(space)]
     out[...] = 0
     for taps in itertools.product(*axes):
-        place, weight = 0, 1
+        place: Any = 0
+        weight: Any = 1
         for (at, part), length in zip(taps, space, strict=True):
             place = place * length + at
             weight = weight * part
@@ -121,9 +122,10 @@ def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> 
 
 def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
     """Pixel by pixel, as the definition of the operator has it."""
-    x, grid = (np.asarray(v, np.float64) for v in ins)
+    x: Any = np.asarray(ins[0], np.float64)
+    grid: Any = np.asarray(ins[1], np.float64)
     space, rank = x.shape[2:], x.ndim - 2
-    out = np.zeros((*x.shape[:2], *grid.shape[1:-1]))
+    out: Any = np.zeros((*x.shape[:2], *grid.shape[1:-1]))
     for n in range(len(x)):
         for where in np.ndindex(grid.shape[1:-1]):
             axes = [_axis(np, grid[n][where][rank - 1 - i], space[i], attrs) for i in range(rank)]

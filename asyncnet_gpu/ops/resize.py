@@ -15,8 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import NUMBERS, REQUIRED, Arrays, Attrs, Cost, Launch, Op, OpCase, Specs
-from asyncnet_gpu.ops.base import f32
+from asyncnet_gpu.ops.base import (
+    NUMBERS,
+    REQUIRED,
+    Arrays,
+    Attrs,
+    Cost,
+    Launch,
+    Op,
+    OpCase,
+    Specs,
+    f32,
+)
 from asyncnet_gpu.ops.checks import as_ints, fail, one_of
 from asyncnet_gpu.specs import TensorSpec, spec
 
@@ -84,7 +94,8 @@ def _rounded(x: Array, rounding: str) -> Array:
 
 
 def _linear(distance: Array) -> Array:
-    return np.maximum(0, 1 - np.abs(distance))
+    weight: Array = np.maximum(0, 1 - np.abs(distance))
+    return weight
 
 
 def _cubic(a: float) -> Callable[[Array], Array]:

@@ -27,8 +27,10 @@ def _aligned(context: NodeContext, value: Any, like: Any, axis: int, block: int)
         return context.emit("reshape", value, shape=(-1, *[1] * (ndim - 1 - axis)))
     wide = context.emit("unsqueeze", value, axes=(axis + 1,))
     spread = [*shape[: axis + 1], block, *shape[axis + 1 :]]
-    merged = context.emit("reshape", context.emit("broadcast_to", wide, shape=tuple(spread)),
-                          shape=(*shape[:axis], shape[axis] * block, *shape[axis + 1 :]))  # fmt: skip
+    repeated = context.emit("broadcast_to", wide, shape=tuple(spread))
+    merged = context.emit(
+        "reshape", repeated, shape=(*shape[:axis], shape[axis] * block, *shape[axis + 1 :])
+    )
     return context.emit("slice", merged, starts=(0,), ends=(like.shape[axis],), axes=(axis,))
 
 
@@ -38,7 +40,7 @@ def _to(context: NodeContext, value: Any, dtype: Any) -> Any:
 
 
 def saturate(context: NodeContext, value: Any, zero: Any, dtype: np.dtype[Any]) -> Any:
-    """Round, shift by the zero point, cut to the range of `dtype` and convert; the node's result."""
+    """Round, shift by the zero point, cut to the range of `dtype`, convert: the node's result."""
     info = np.iinfo(dtype)
     rounded = context.emit("round", value)
     if zero is not None:

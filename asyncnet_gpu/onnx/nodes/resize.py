@@ -66,11 +66,17 @@ def _extents(
         return tuple(_full(wanted, axes, shape)), None
     choose = {"not_larger": min, "not_smaller": max}.get(policy)
     if choose is None:
-        context.fail("attribute 'keep_aspect_ratio_policy'", got=policy[:200],
-                     expected="stretch, not_larger or not_smaller", remedy="The file is broken.")
+        context.fail(
+            "attribute 'keep_aspect_ratio_policy'",
+            got=policy[:200],
+            expected="stretch, not_larger or not_smaller",
+            remedy="The file is broken.",
+        )
     scale = choose(w / shape[a] for w, a in zip(wanted, axes, strict=True))
     sizes = [math.floor(shape[a] * scale + 0.5) for a in axes]
-    return tuple(_full(sizes, axes, shape)), tuple(_full([scale] * len(axes), axes, [1.0] * len(shape)))
+    return tuple(_full(sizes, axes, shape)), tuple(
+        _full([scale] * len(axes), axes, [1.0] * len(shape))
+    )
 
 
 def _resize(context: NodeContext, node: Any) -> Any:

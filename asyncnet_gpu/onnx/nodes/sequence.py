@@ -39,7 +39,9 @@ def _length(context: NodeContext, node: Any) -> Any:
 
 def _insert(context: NodeContext, node: Any) -> Any:
     items = [*context.sequence()]
-    at = _position(context, 2, len(items) + 1) if context.has(2) else len(items)
+    at = len(items)
+    if context.has(2) and context.known_ints(2, "position") != (len(items),):  # behind the last
+        at = _position(context, 2, len(items))
     return [*items[:at], context.x(1), *items[at:]]
 
 
