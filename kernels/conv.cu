@@ -8,7 +8,9 @@
 //            channels x 64 positions (of all images), 4 x 4 for each thread; the columns of im2col
 //            exist only in shared memory. grid (tiles of positions, tiles of channels, groups)
 //            conv_direct: one output for each thread and turn of a 1-D grid-stride loop, 256
-//            threads; for few channels in a group (depthwise), where tiles would be empty
+//            threads; for few channels in a group (depthwise), where tiles would be empty;
+//            conv_transpose: likewise, each output gathers what reaches it. In its layout `out` are
+//            the positions of x and `extent` those of the result (w is (groups*C, M, ...))
 // dtypes     float16 (accumulated in float32), float32, float64
 // Limits     tiled: M up to 4 million; extents below 2^31
 // Determinism  each output is summed by one thread in order of c, k: equal bits in every run
@@ -21,6 +23,9 @@
 // instantiate: conv_direct<__half>
 // instantiate: conv_direct<float>
 // instantiate: conv_direct<double>
+// instantiate: conv_transpose<__half>
+// instantiate: conv_transpose<float>
+// instantiate: conv_transpose<double>
 
 #include "common.cuh"
 
@@ -148,6 +153,48 @@ __global__ void conv_direct(const T* x, const T* w, const T* bias, T* out, ConvL
       for (int tap = 0; tap < taps; ++tap)
         sum += widen<T>(weights[c * taps + tap]) *
                read_tap<T>(source + c * layout.x_c, tap, origin, layout);
+    if (layout.has_bias) sum += widen<T>(bias[channel]);
+    out[i] = narrow<T>(sum);
+  }
+}
+
+template <typename T>
+__global__ void conv_transpose(const T* x, const T* w, const T* bias, T* out, ConvLayout layout) {
+  typedef typename Accumulator<T>::type Acc;
+  const int taps = layout.kernel[0] * layout.kernel[1] * layout.kernel[2];
+  const long long channels = layout.groups * layout.m;
+  const long long area = (long long)layout.extent[0] * layout.extent[1] * layout.extent[2];
+  const long long size = layout.n * channels * area;
+  const long long step = (long long)gridDim.x * blockDim.x;
+  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += step) {
+    const long long channel = i / area % channels, image = i / area / channels;
+    const long long group = channel / layout.m;
+    int at[3];
+    long long rest = i % area;
+    for (int axis = 2; axis >= 0; --axis) {
+      at[axis] = (int)(rest % layout.extent[axis]) + layout.begin[axis];
+      rest /= layout.extent[axis];
+    }
+    const T* source = x + image * layout.x_n + group * layout.c * layout.x_c;
+    const T* weights = w + (group * layout.c * layout.m + channel % layout.m) * taps;
+    Acc sum = (Acc)0;
+    for (int tap = 0; tap < taps; ++tap) {
+      long long offset = 0;
+      bool reaches = true;
+      int left = tap;
+      for (int axis = 2; axis >= 0; --axis) {
+        const int shift = at[axis] - left % layout.kernel[axis] * layout.dilation[axis];
+        left /= layout.kernel[axis];
+        const int from = shift / layout.stride[axis];
+        reaches = reaches && shift >= 0 && shift % layout.stride[axis] == 0 &&
+                  from < layout.out[axis];
+        offset += from * layout.x_stride[axis];
+      }
+      if (!reaches) continue;
+      for (long long c = 0; c < layout.c; ++c)
+        sum += widen<T>(weights[c * layout.m * taps + tap]) *
+               widen<T>(source[c * layout.x_c + offset]);
+    }
     if (layout.has_bias) sum += widen<T>(bias[channel]);
     out[i] = narrow<T>(sum);
   }

@@ -1,6 +1,7 @@
 // Pooling over windows of up to three spatial axes, and over whole planes.
 //
 // max_pool       out[n, c, o] = max over taps k of x[n, c, stride*o + dilation*k - begin]
+// max_pool_places  the same, and where the (first) maximum was: its position in all of x, in C order
 // average_pool   the sum of the same elements, divided by the number of taps inside the input, or,
 //                where padding counts, inside the padded input
 // global_pool    max (MAX) or mean of all elements of a plane (n, c)
@@ -24,6 +25,11 @@
 // instantiate: max_pool<unsigned short>
 // instantiate: max_pool<unsigned int>
 // instantiate: max_pool<unsigned long long>
+// instantiate: max_pool_places<__half>
+// instantiate: max_pool_places<float>
+// instantiate: max_pool_places<double>
+// instantiate: max_pool_places<signed char>
+// instantiate: max_pool_places<long long>
 // instantiate: average_pool<__half>
 // instantiate: average_pool<float>
 // instantiate: average_pool<double>
@@ -57,6 +63,15 @@ template <>
 __device__ __forceinline__ bool larger<__half>(__half a, __half b) {
   const float left = __half2float(a), right = __half2float(b);
   return left > right || left != left;
+}
+
+template <typename T>
+__device__ __forceinline__ bool is_nan(T a) {
+  return a != a;
+}
+template <>
+__device__ __forceinline__ bool is_nan<__half>(__half a) {
+  return __half2float(a) != __half2float(a);
 }
 
 template <typename T>
@@ -102,6 +117,40 @@ __global__ void max_pool(const T* x, T* out, PoolLayout layout) {
       }
     }
     out[i] = best;
+  }
+}
+
+template <typename T>
+__global__ void max_pool_places(const T* x, T* out, long long* places, PoolLayout layout) {
+  const long long step = (long long)gridDim.x * blockDim.x;
+  const long long area = (long long)layout.extent[1] * layout.extent[2];
+  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < layout.size; i += step) {
+    int origin[3];
+    const T* plane = x + locate(i, layout, origin);
+    const long long first =
+        i / ((long long)layout.out[0] * layout.out[1] * layout.out[2]) * layout.extent[0] * area;
+    T best = from_double<T>(layout.lowest);
+    long long where = -1;
+    for (int a = 0; a < layout.kernel[0]; ++a) {
+      const int d = origin[0] + a * layout.dilation[0];
+      if (d < 0 || d >= layout.extent[0]) continue;
+      for (int b = 0; b < layout.kernel[1]; ++b) {
+        const int h = origin[1] + b * layout.dilation[1];
+        if (h < 0 || h >= layout.extent[1]) continue;
+        for (int c = 0; c < layout.kernel[2]; ++c) {
+          const int w = origin[2] + c * layout.dilation[2];
+          if (w < 0 || w >= layout.extent[2]) continue;
+          const T value =
+              plane[d * layout.x_stride[0] + h * layout.x_stride[1] + w * layout.x_stride[2]];
+          if (where < 0 || (larger(value, best) && !is_nan(best))) {
+            best = value;
+            where = first + d * area + (long long)h * layout.extent[2] + w;
+          }
+        }
+      }
+    }
+    out[i] = best;
+    places[i] = where < 0 ? 0 : where;
   }
 }
 

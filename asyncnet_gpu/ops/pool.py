@@ -48,7 +48,8 @@ POOL_LAYOUT = np.dtype(
 )
 
 
-def _window(x: Any, attrs: Attrs, *, where: str) -> Window:
+def pool_window(x: Any, attrs: Attrs, *, where: str) -> Window:
+    """Resolve the window of a spec or array (n, c, ...) or raise `ShapeError`."""
     n = check_spatial(len(x.shape), None, where=where, shape=x.shape)
     kernel = spread(attrs["kernel"], "kernel", n, 1, where=where)
     return make_window(
@@ -59,7 +60,7 @@ def _window(x: Any, attrs: Attrs, *, where: str) -> Window:
 
 def _make_infer(where: str) -> Callable[[Specs, Attrs], Specs]:
     def infer(ins: Specs, attrs: Attrs) -> Specs:
-        window = _window(ins[0], attrs, where=where)
+        window = pool_window(ins[0], attrs, where=where)
         return (TensorSpec((*ins[0].shape[:2], *window.out), ins[0].dtype),)
 
     return infer
@@ -94,7 +95,7 @@ def _make_scratch(where: str, *, mean: bool) -> Callable[[Specs, Specs, Attrs, s
         (x,) = ins
         if device_kind != "cpu" or not outs[0].size:
             return ()
-        window = _window(x, attrs, where=where)
+        window = pool_window(x, attrs, where=where)
         wide = mean and x.dtype == np.float16
         dtype = np.dtype(np.float32) if wide else x.dtype
         channels = _channels_at_a_time(window, x.shape[1], dtype.itemsize)
@@ -151,7 +152,7 @@ def _bind_max(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays)
     (x,), (out,) = ins, outs
     if not out.size:
         return nothing
-    window = _window(x, attrs, where="max_pool")
+    window = pool_window(x, attrs, where="max_pool")
     if not scratch:
         channels = _channels_at_a_time(window, x.shape[1], x.dtype.itemsize)
         wanted = _stages(window, channels, x.dtype, keep_last=False)
@@ -176,7 +177,7 @@ def _bind_average(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arr
     (x,), (out,) = ins, outs
     if not out.size:
         return nothing
-    window = _window(x, attrs, where="average_pool")
+    window = pool_window(x, attrs, where="average_pool")
     wide = x.dtype == np.float16
     dtype = np.dtype(np.float32) if wide else x.dtype
     if not scratch:
@@ -218,7 +219,7 @@ def _kernel_windows(
         (x,), (out,) = ins, outs
         if not out.size:
             return ()
-        window = _window(x, attrs, where=name)
+        window = pool_window(x, attrs, where=name)
         padding = bool(attrs.get("count_include_pad", False))
         layout = pool_layout(x, out, window, count_padding=padding)
         entry = f"{name}<{CUDA_NUMBERS[x.dtype.name]}>"
@@ -238,7 +239,7 @@ def _reference_windows(
 
     def reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
         x = np.asarray(ins[0], np.float64 if ins[0].dtype.kind == "f" else None)
-        window = _window(x, attrs, where=where)
+        window = pool_window(x, attrs, where=where)
         out = np.empty((*x.shape[:2], *window.out), x.dtype)
         for image, channel, *position in np.ndindex(out.shape):
             seen, padding = [], 0
@@ -272,11 +273,18 @@ def _largest(seen: Any, padding: int) -> Any:
 
 
 def _cost(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
-    window = _window(ins[0], attrs, where="pool")
+    window = pool_window(ins[0], attrs, where="pool")
     return Cost(float(outs[0].size * sum(window.kernel)), float(ins[0].nbytes + outs[0].nbytes))
 
 
-_WINDOW = {"kernel": REQUIRED, "strides": None, "pads": 0, "dilations": None, "ceil_mode": False}
+#: Attributes of a window.
+WINDOW_ATTRS: dict[str, Any] = {
+    "kernel": REQUIRED,
+    "strides": None,
+    "pads": 0,
+    "dilations": None,
+    "ceil_mode": False,
+}
 _NAN = np.array([1.0, np.nan, 3.0, 4.0, 5.0, 2.0], np.float32).reshape(1, 1, 6)
 
 #: Geometries that both kinds of window have: name, shape, attributes.
@@ -345,7 +353,7 @@ OPS = (
         kind="MaxPool",
         doc=_DOC.format(what="Maximum", padding="Padding never wins; NaN does.", more=""),
         n_inputs=(1, 1),
-        attrs=_WINDOW,
+        attrs=WINDOW_ATTRS,
         infer=_make_infer("max_pool"),
         bind=_bind_max,
         kernel=_kernel_windows("max_pool"),
@@ -372,7 +380,7 @@ OPS = (
             "those inside the input.",
         ),
         n_inputs=(1, 1),
-        attrs={**_WINDOW, "count_include_pad": False},
+        attrs={**WINDOW_ATTRS, "count_include_pad": False},
         infer=_make_infer("average_pool"),
         bind=_bind_average,
         kernel=_kernel_windows("average_pool"),

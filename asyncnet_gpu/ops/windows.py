@@ -79,7 +79,8 @@ def spread(value: object, name: str, n: int, default: int, *, where: str) -> tup
     return numbers
 
 
-def _explicit_pads(pads: object, n: int, *, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def explicit_pads(pads: object, n: int, *, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return widths before and after each axis, given as numbers."""
     numbers = as_ints(pads, "pads", where=where)
     if len(numbers) == 1:
         numbers = numbers * n
@@ -138,7 +139,7 @@ def make_window(
             large = tuple([t - t // 2 for t in total])
             begin, end = (large, small) if word == "same_lower" else (small, large)
     else:
-        begin, end = _explicit_pads(pads, n, where=where)
+        begin, end = explicit_pads(pads, n, where=where)
     out = [
         _outputs(e, r, s, b, f, ceil=ceil_mode)
         for e, r, s, b, f in zip(extent, reach, steps, begin, end, strict=True)

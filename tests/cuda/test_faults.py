@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ extern "C" __global__ void bad(const int* a, int* out) {
 def free_bytes() -> list[int]:
     import cupy
 
+    gc.collect()  # what earlier tests left in cycles would come back in the middle
     free = []
     for device in range(cupy.cuda.runtime.getDeviceCount()):
         with cupy.cuda.Device(device):
@@ -120,6 +122,63 @@ def test_a_run_that_fails_says_so_and_the_next_one_is_right(
             np.testing.assert_array_equal(ag.to_numpy(out["z"]), expected)
         for _ in range(2):
             np.testing.assert_array_equal(ag.to_numpy(exe.run(x=given)["z"]), expected)
+
+
+@pytest.mark.parametrize("nth", range(1, 24))
+def test_an_order_that_cannot_be_enqueued_ends_the_run(
+    faults: Inject, nth: int, expected: np.ndarray
+) -> None:
+    import cupy
+
+    with diamond().compile(backend="cuda", mode="streams", allocator="exact") as exe:
+        given = cupy.asarray(X)
+        exe.run(x=given)
+        faults("event", nth, INVALID)
+        try:
+            out = exe.run(x=given)
+        except ag.DeviceError:
+            out = None
+        faults("event", 0, 0)
+        for got in (out, exe.run(x=given)):
+            if got is not None:
+                np.testing.assert_array_equal(ag.to_numpy(got["z"]), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_made_is_destroyed(
+    faults: Inject, mode: str, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cupy.cuda import runtime
+
+    open_handles: set[tuple[str, int]] = set()
+    pairs = {
+        "eventCreateWithFlags": "eventDestroy", "streamCreateWithPriority": "streamDestroy",
+        "graphInstantiate": "graphExecDestroy", "malloc": "free",
+    }  # fmt: skip
+    for make, destroy in pairs.items():
+        first, last = getattr(runtime, make), getattr(runtime, destroy)
+
+        def made(*args: Any, kind: str = destroy, call: Any = first) -> int:
+            handle = call(*args)
+            open_handles.add((kind, handle))
+            return handle
+
+        def destroyed(handle: int, kind: str = destroy, call: Any = last) -> None:
+            open_handles.remove((kind, handle))
+            call(handle)
+
+        monkeypatch.setattr(runtime, make, made)
+        monkeypatch.setattr(runtime, destroy, destroyed)
+    if fails:
+        faults("event", 2, INVALID)
+        with pytest.raises(ag.DeviceError):
+            diamond().compile(backend="cuda", mode=mode)
+    else:
+        with diamond().compile(backend="cuda", mode=mode) as exe:
+            exe.run(x=X)
+            assert {kind for kind, _ in open_handles} >= {"eventDestroy", "streamDestroy", "free"}
+    assert not open_handles
 
 
 def test_a_failed_launch_names_its_step_and_spares_the_other_branch(faults: Inject) -> None:

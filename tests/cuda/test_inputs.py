@@ -115,6 +115,32 @@ def test_an_array_of_the_right_device_is_not_copied(exe: ag.Executable) -> None:
         assert adopted.array.data.ptr == array.data.ptr
 
 
+def test_what_begins_at_an_odd_address_is_copied_to_an_even_one(exe: ag.Executable) -> None:
+    import cupy
+
+    adopted = exe._backend.adopt(
+        cupy.asarray(np.arange(SIZE + 1, dtype="i4"))[1:], exe._inputs["x"][0], 0
+    )
+    assert adopted.array.data.ptr % 16 == 0
+    np.testing.assert_array_equal(adopted.array.get(), X + 1)
+
+
+@pytest.mark.multigpu
+def test_the_source_of_a_copy_between_devices_can_be_overwritten_afterwards(
+    exe: ag.Executable,
+) -> None:
+    import cupy
+
+    with cupy.cuda.Device(1), cupy.cuda.Stream(non_blocking=True) as stream:
+        far = cupy.repeat(cupy.arange(SIZE, dtype=np.int32), 2)
+        for i in range(4):
+            run = exe.submit(x=far[::2], y=X)
+            # The pool gives these the bytes of the contiguous copy that was made on the way.
+            cupy.full(SIZE, i, np.int32)
+            check(run.result(20), X, X)
+        stream.synchronize()
+
+
 @pytest.mark.multigpu
 def test_an_array_of_another_device_is_brought_over(exe: ag.Executable) -> None:
     import cupy
@@ -179,6 +205,50 @@ def test_a_freed_output_is_not_written_while_its_stream_still_reads_it(
         stream.synchronize()
         for i, total in enumerate(totals):
             np.testing.assert_array_equal(total.get(), expected_of(X + i, X)["a"])
+
+
+def test_outputs_of_a_net_without_inputs_wait_for_who_had_their_bytes_before() -> None:
+    import cupy
+
+    fill = cupy.RawKernel(FILL, "fill")
+    net = ag.AsyncNet("no_inputs")
+    w = net.parameter("w", X)
+    net.output(y=mix(net, w, w, 1))
+    with (
+        net.compile(backend="cuda", mode="serial") as made,
+        cupy.cuda.Stream(non_blocking=True) as stream,
+    ):
+        expected = made.run()["y"].get()
+        for _ in range(4):
+            # Freed while the stream is still to write it; the next output gets its bytes.
+            fill((3,), (32,), (cupy.empty(SIZE, np.int32), np.int32(0), np.int32(SIZE)))
+            np.testing.assert_array_equal(made.run()["y"].get(), expected)
+        stream.synchronize()
+
+
+def test_outputs_of_a_queued_run_come_from_the_pool_of_the_callers_stream() -> None:
+    import threading
+
+    import cupy
+
+    gate = threading.Event()
+
+    def hold(xp: Any, a: Any, out: Any) -> None:
+        gate.wait(10)
+        out[...] = a + 1
+
+    fill = cupy.RawKernel(FILL, "fill")
+    net = ag.AsyncNet("queued")
+    net.output(y=net.call(hold, net.input("x", (SIZE,), "int32"), shape=SIZE, dtype="int32"))
+    with net.compile(backend="cuda", mode="serial") as made:
+        with cupy.cuda.Stream(non_blocking=True):
+            runs = [made.submit(x=cupy.asarray(X) + i) for i in range(3)]
+        # Blocks in the legacy stream's part of the pool, with work on them still to come.
+        for _ in range(4):
+            fill((3,), (32,), (cupy.empty(SIZE, np.int32), np.int32(0), np.int32(SIZE)))
+        gate.set()
+        for i, run in enumerate(runs):
+            np.testing.assert_array_equal(ag.to_numpy(run.result(20)["y"]), X + i + 1)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.cuda_nets import SIZE, diamond, inputs, mix, random_net
+from helpers.cuda_nets import SIZE, diamond, inputs, mix, mix_cupy, random_net
 
 import asyncnet_gpu as ag
 
@@ -108,6 +108,20 @@ def test_what_cannot_be_captured_is_issued_step_by_step(
         for run in range(2):
             expected = oracle.run(x=X + run)["y"]
             np.testing.assert_array_equal(ag.to_numpy(exe.run(x=X + run)["y"]), expected)
+
+
+def test_captured_temporaries_outlive_the_callers_pool() -> None:
+    import cupy
+
+    net = ag.AsyncNet("temporaries")
+    x = net.input("x", (SIZE,), "int32")
+    net.output(y=net.call(mix_cupy, x, x, shape=SIZE, dtype="int32"))
+    with net.compile(backend="cuda", mode="graph") as exe:
+        assert program_of(exe).captured
+        for run in range(2):
+            cupy.get_default_memory_pool().free_all_blocks()
+            out = exe.run(x=X + run)["y"]
+            np.testing.assert_array_equal(out.get(), ((X + run) * 4) % 1009)
 
 
 def test_devices_can_be_folded_and_exchanged() -> None:

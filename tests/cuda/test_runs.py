@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from typing import Any
@@ -75,6 +76,32 @@ def test_a_replay_marks_its_barriers(mode: str) -> None:
             program._marks.clear()
 
 
+SLOW = """
+extern "C" __global__ void slow(const int* a, int* out) {
+  long long until = clock64() + 300000000;
+  while (clock64() < until) {}
+  out[0] = a[0];
+}
+"""
+
+
+def test_a_replay_marks_a_barrier_only_after_what_comes_before_it() -> None:
+    net = ag.AsyncNet("slow")
+    x = net.input("x", (1,), "int32")
+    h = net.kernel(SLOW, "slow", [x], out=((1,), "int32"), grid=1, block=1, name="h")
+    passed = net.barrier(h, name="passed")
+    net.output(net.copy(h, name="y"))
+    with net.compile(backend="cuda", mode="graph") as exe:
+        exe.run(x=[1])
+        for _ in range(2):
+            begun = time.monotonic()
+            run = exe.submit(x=[1])
+            passed.wait(run, timeout_s=20)
+            # The kernel before it takes 0.1 s or more; a mark that did not wait comes at once.
+            assert time.monotonic() - begun > 0.05
+            run.result(20)
+
+
 def test_a_cancelled_run_starts_nothing_more() -> None:
     net, _, gate = gated()
     with net.compile(backend="cuda", mode="serial") as exe:
@@ -112,6 +139,7 @@ def test_device_memory_stays_flat_and_comes_back(mode: str) -> None:
     import cupy
 
     def free() -> int:
+        gc.collect()  # what earlier tests left in cycles would come back in the middle
         cupy.get_default_memory_pool().free_all_blocks()
         return cupy.cuda.runtime.memGetInfo()[0]
 
