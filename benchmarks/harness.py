@@ -68,6 +68,40 @@ def machine() -> dict[str, Any]:
     }
 
 
+def cuda_devices() -> list[str]:
+    """Return the names of the CUDA devices that answer."""
+    try:
+        import cupy
+    except ImportError:
+        return []
+    if not cupy.is_available():
+        return []
+    runtime = cupy.cuda.runtime
+    return [
+        runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())
+    ]
+
+
+def has_gpu() -> bool:
+    """Whether there is hardware behind the CUDA devices: without it device times mean nothing."""
+    names = cuda_devices()
+    return bool(names) and not any("software" in name for name in names)
+
+
+def device_bytes(backend: str) -> int:
+    """Bytes in use on all CUDA devices, with what every pool has reserved; 0 on other backends."""
+    if backend != "cuda":
+        return 0
+    import cupy
+
+    used = 0
+    for index in range(cupy.cuda.runtime.getDeviceCount()):
+        with cupy.cuda.Device(index):
+            free, total = cupy.cuda.runtime.memGetInfo()
+        used += total - free
+    return used
+
+
 def save(name: str, result: Mapping[str, Any]) -> Path:
     """Write a result with its machine to ``benchmarks/results``."""
     RESULTS.mkdir(exist_ok=True)
