@@ -12,7 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    defs,
+)
 
 from asyncnet_gpu import ops
 from asyncnet_gpu.blob import Blob
@@ -275,8 +283,10 @@ class Importer:
             if isinstance(value, (Blob, np.ndarray)):
                 known.append(f"{value.dtype}{list(value.shape)}")
         text = str(error)[:2000] or type(error).__name__
+        attributes = ", ".join(a.name[:80] for a in list(node.attribute)[:16])
         return OnnxImportError(
-            f"[{describe(node)}] refused: {text} (inputs: {', '.join(known) or 'none'})"
+            f"[{describe(node)}] refused: {text} (inputs: {', '.join(known) or 'none'}; "
+            f"attributes: {attributes or 'none'})"
         )
 
     def _translate(self, node: NodeProto, scope: Scope) -> Sequence[Value]:
@@ -329,12 +339,25 @@ def _chain(scope: Scope) -> Iterable[Scope]:
 def _default(context: NodeContext, op: str) -> Sequence[Value]:
     """Translate a node that is one of our operators: inputs and attributes go over as they are."""
     known = ops.registry()[op].attrs
-    for name in context.attribute_names:
+    schema = _schema(context)
+    for name, attribute in context.attributes.items():
         if name not in known:
             context.fail(f"attribute {name[:200]!r}", expected=", ".join(known) or "none",
                          got=name[:200], remedy="The file is broken, or too new.")  # fmt: skip
+        declared = schema.attributes.get(name) if schema is not None else None
+        if declared is not None and int(declared.type.value) != attribute.type:
+            context.fail(f"attribute {name!r}", expected=declared.type.name,
+                         got=f"type {attribute.type}", remedy="The file is broken.")  # fmt: skip
     attrs = {name: context.plain(name) for name in context.attribute_names}
     return context.result(op, *context.tensors(), **attrs)
+
+
+def _schema(context: NodeContext) -> Any:
+    """Return ONNX's definition of a node, None where it has none."""
+    try:
+        return defs.get_schema(context.node.op_type, context.opset, context.node.domain)
+    except defs.SchemaError:
+        return None
 
 
 def _attributes(node: NodeProto, scope: Scope) -> dict[str, AttributeProto]:

@@ -63,11 +63,13 @@ def tensor(rng: random.Random, name: str) -> TensorProto:
         made.dims[rng.randrange(len(shape))] = rng.choice(ODD)
     dtype = helper.tensor_dtype_to_np_dtype(made.data_type)
     if dtype.kind == "f":
-        made.raw_data = np.array([_float(rng) for _ in range(count)], dtype).tobytes()
+        with np.errstate(over="ignore"):
+            values = np.array([_float(rng) for _ in range(count)], dtype)
+        made.raw_data = values.tobytes()
     else:
         low = 0 if dtype.kind in "ub" else -2
-        values = [rng.randint(low, 1 if dtype.kind == "b" else 4) for _ in range(count)]
-        made.raw_data = np.array(values, dtype).tobytes()
+        numbers = [rng.randint(low, 1 if dtype.kind == "b" else 4) for _ in range(count)]
+        made.raw_data = np.array(numbers, dtype).tobytes()
         if dtype == np.int64 and rng.random() < 0.1:
             made.raw_data = np.array([_int(rng) for _ in range(count)], dtype).tobytes()
     if rng.random() < 0.03:
