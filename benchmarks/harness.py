@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import time
@@ -24,6 +25,11 @@ class Timing:
     @property
     def median_s(self) -> float:
         return statistics.median(self.seconds)
+
+    @property
+    def fastest_s(self) -> float:
+        """The quietest round: what other processes took from the others it shows least."""
+        return min(self.seconds)
 
     @property
     def spread(self) -> float:
@@ -65,6 +71,7 @@ def machine() -> dict[str, Any]:
         "cores": usable_cores(),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
+        "load_1min": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
 
 

@@ -141,12 +141,9 @@ def waits(n_nets: int) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nets", type=int, default=2000, help="random nets for the waits")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results")
-    options = parser.parse_args()
-    result = {"times": times(), "arena": arenas(), "waits": waits(options.nets)}
+def measure(backend: str, *, nets: int = 2000) -> dict[str, Any]:
+    """Plan, print, and return the result as JSON-able data; plans are made without a device."""
+    result = {"times": times(), "arena": arenas(), "waits": waits(nets)}
     for name, ms in result["times"]["median_ms"].items():
         spread = result["times"]["spread"][name]
         print(f"planning, {name:<11} nodes: {ms:8.1f} ms (spread {spread:.0%})")
@@ -157,6 +154,15 @@ def main() -> None:
         print(f"arena / live bytes, {name:<12}: median {ratio['median']:.3f}, "
               f"worst {ratio['worst']:.3f}")  # fmt: skip
     print("waits:", ", ".join(f"{k} {v}" for k, v in result["waits"].items()))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nets", type=int, default=2000, help="random nets for the waits")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results")
+    options = parser.parse_args()
+    result = measure("cuda", nets=options.nets)
     if options.save:
         print("saved", save("planning", result).name)
 
