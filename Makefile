@@ -28,8 +28,8 @@ $(VENV)/.stamp-%: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable ".[$*]"
 	@touch $@
 
-$(VENV)/.models: requirements/models.txt | $(BIN)/python
-	$(PIP) install --no-deps -r requirements/models.txt
+$(VENV)/.models: requirements/models.txt requirements/cudnn.txt | $(BIN)/python
+	$(PIP) install --no-deps -r requirements/models.txt -r requirements/cudnn.txt
 	@touch $@
 
 venv: $(call stamp,dev) $(VENV)/.models

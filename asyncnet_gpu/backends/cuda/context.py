@@ -1,4 +1,4 @@
-"""What an override may use: the step's device and stream, cuBLAS, copies."""
+"""What an override may use: the step's device and stream, cuBLAS, cuDNN, copies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from asyncnet_gpu.backends.cuda import blas
+from asyncnet_gpu.backends.cuda import blas, dnn
 from asyncnet_gpu.backends.cuda.arrays import allocate, array_over
 from asyncnet_gpu.backends.cuda.copy import contiguous_copy, staged_copy
 from asyncnet_gpu.backends.cuda.device import peer_access
@@ -30,11 +30,14 @@ class Stream:
         CuPy's stream object; non-blocking.
     handle
         Its cuBLAS handle, once a product has asked for it.
+    dnn_handle
+        Its cuDNN handle, once a convolution has asked for it.
     """
 
     device: int
     stream: Any
     handle: blas.BlasHandle | None = None
+    dnn_handle: dnn.DnnHandle | None = None
 
     @property
     def ptr(self) -> int:
@@ -55,6 +58,14 @@ class StepContext:
         if self.stream.handle is None:
             self.stream.handle = blas.BlasHandle(self.stream.device, self.stream.ptr)
         return self.stream.handle
+
+    def dnn(self, out: Any) -> dnn.DnnHandle | None:
+        """Return the stream's cuDNN handle, or None without cuDNN or for other dtypes."""
+        if not dnn.takes(out.dtype.name):
+            return None
+        if self.stream.dnn_handle is None:
+            self.stream.dnn_handle = dnn.make_handle(self.stream.device, self.stream.ptr)
+        return self.stream.dnn_handle
 
     def copy(self, source: Any, target: Any) -> Call | None:
         """Return a launch that copies an array of any device into a contiguous one of this one.

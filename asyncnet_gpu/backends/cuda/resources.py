@@ -114,6 +114,10 @@ class Resources:
                 with contextlib.suppress(Exception):  # nvmath's error class on a lost device
                     stream.handle.close()
                 stream.handle = None
+            if stream.dnn_handle is not None:
+                with contextlib.suppress(Exception):  # cuDNN's error class on a lost device
+                    stream.dnn_handle.close()
+                stream.dnn_handle = None
         for device, event in self._events:
             with contextlib.suppress(*driver_errors()), OnDevice(device):
                 runtime.eventDestroy(event)
