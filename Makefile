@@ -8,7 +8,7 @@ EXTRAS ?=
 comma  := ,
 stamp   = $(VENV)/.stamp-$1$(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: help venv demo test gpu-test bench docs lint format clean
+.PHONY: help venv demo test gpu-test bench docs fuzz lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make gpu-test  the tests and benchmarks that need one (ci/gpu); EXTRAS=cuda13x brings CuPy"
 	@echo "make bench     benchmarks on whatever there is; BENCH_ARGS=... are passed on"
 	@echo "make docs      API reference into build/docs"
+	@echo "make fuzz      100,000 broken ONNX files (FUZZ_ARGS=... are passed on)"
 	@echo "make lint | format | venv | clean"
 
 $(BIN)/python:
@@ -48,6 +49,10 @@ bench: $(call stamp,gpu-test) $(VENV)/.models
 
 docs: $(call stamp,docs)
 	$(BIN)/pdoc --docformat numpy --output-directory build/docs asyncnet_gpu
+
+fuzz: venv
+	PYTHONPATH=tests $(BIN)/python -m helpers.onnx_fuzz --large --count 100000 $(FUZZ_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m helpers.onnx_fuzz --kind invented --count 100000 $(FUZZ_ARGS)
 
 lint: venv
 	$(BIN)/ruff check

@@ -211,7 +211,17 @@ class Importer:
         for blob in made:
             self._makers[blob.name] = reads
             self.budget.tensor(blob.shape, blob.dtype.itemsize, where)
+        self._check_scratch(op, made, blobs, attrs, where)
         return made
+
+    def _check_scratch(
+        self, op: Op, made: Sequence[Blob], blobs: Sequence[Blob], attrs: Mapping[str, Any],
+        where: str,
+    ) -> None:  # fmt: skip
+        """Hold temporaries against the limits: a padded input may be larger than the result."""
+        ins, outs = tuple([b.spec for b in blobs]), tuple([b.spec for b in made])
+        for s in op.scratch(ins, outs, {**op.attrs, **attrs}, "cpu"):
+            self.budget.tensor(s.shape, s.dtype.itemsize, where)
 
     def _count_outputs(self, op: Op, blobs: Sequence[Blob], attrs: Any) -> int:
         specs = tuple([b.spec for b in blobs])

@@ -69,12 +69,16 @@ class Window:
         return found
 
 
+#: Strides in bytes are computed from these numbers and must fit into 64 bits.
+MOST = 2**31 - 1
+
+
 def spread(value: object, name: str, n: int, default: int, *, where: str) -> tuple[int, ...]:
     """Return one number of at least 1 for each spatial axis; a single one stands for all."""
     numbers = (default,) if value is None else as_ints(value, name, where=where)
     numbers = numbers * n if len(numbers) == 1 else numbers
-    if len(numbers) != n or min(numbers) < 1:
-        fail(where, f"bad {name}={value!r}", expected=f"{n} numbers of at least 1", got=numbers,
+    if len(numbers) != n or min(numbers) < 1 or max(numbers) > MOST:
+        fail(where, f"bad {name}={value!r}", expected=f"{n} numbers from 1 to {MOST}", got=numbers,
              remedy="Give one for every spatial axis, or one for all.")  # fmt: skip
     return numbers
 
@@ -86,9 +90,9 @@ def explicit_pads(pads: object, n: int, *, where: str) -> tuple[tuple[int, ...],
         numbers = numbers * n
     if len(numbers) == n:
         numbers = numbers * 2
-    if len(numbers) != 2 * n or min(numbers) < 0:
+    if len(numbers) != 2 * n or min(numbers) < 0 or max(numbers) > MOST:
         fail(where, f"bad pads={pads!r}",
-             expected=f"1, {n} or {2 * n} numbers of at least 0, or one of {PADDINGS}",
+             expected=f"1, {n} or {2 * n} numbers from 0 to {MOST}, or one of {PADDINGS}",
              got=numbers, remedy="Give all begins and then all ends.")  # fmt: skip
     return numbers[:n], numbers[n:]
 

@@ -279,9 +279,10 @@ def main() -> int:
             for at in range(first, last, options.chunk)
         ]  # fmt: skip
         for future in ranges:
-            total.add(future.result())
-            for line in total.bad[-5:]:
-                print(line)
+            score = future.result()
+            total.add(score)
+            for line in score.bad:
+                print(line, flush=True)
     elapsed_s = time.perf_counter() - start
     for verdict, count in total.verdicts.most_common():
         print(f"{count:8d} {verdict}")
