@@ -13,7 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
-from asyncnet_gpu.backends.base import AbstractBackend, AbstractProgram, Execution, ProgramOptions
+from asyncnet_gpu.backends.base import (
+    AbstractBackend,
+    AbstractProgram,
+    Execution,
+    ProgramOptions,
+    Ranges,
+)
 from asyncnet_gpu.blame import blame, describe_step
 from asyncnet_gpu.errors import AsyncNetError, DeadlineExceeded, QueueFull, message
 from asyncnet_gpu.plan.types import Plan
@@ -53,6 +59,7 @@ class Engine:
         self.lock = threading.Lock()
         self.timeout_s = options.timeout_s
         self.tracer: Callable[[int, Execution], None] | None = None
+        self.ranges: Ranges | None = None  # of the tracer's
         self._backend = backend
         self._values = values
         self._options = options
@@ -86,8 +93,7 @@ class Engine:
         if slot is None:
             return self.submit(execution, None).result(timeout_s)
         tracer = self.tracer
-        if tracer is not None:
-            execution.slices = []
+        self._prepare(execution)
         ended = False
         try:
             ended = slot.program.execute(execution, timeout_s)
@@ -107,6 +113,11 @@ class Engine:
         if execution.cancelled:
             raise cancelled_error()
         return execution.outputs
+
+    def _prepare(self, execution: Execution) -> None:
+        """Have an execution note its times when somebody traces."""
+        if self.tracer is not None:
+            execution.slices, execution.ranges = [], self.ranges
 
     def _take_slot(self) -> Slot | None:
         """Return an idle slot, making one when fewer than allowed exist; None when all are busy."""
@@ -170,8 +181,7 @@ class Engine:
         if waiting is None:
             return
         begun = waiting
-        if self.tracer is not None:
-            begun.execution.slices = []
+        self._prepare(begun.execution)
         try:
             slot.program.start(begun.execution, lambda: self._ended(begun, slot))
         except BaseException as error:

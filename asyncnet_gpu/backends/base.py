@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Protocol, final
 
 from asyncnet_gpu.plan.cost import DeviceModel
 from asyncnet_gpu.plan.types import Plan
@@ -58,6 +58,43 @@ class Slice:
     end_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class HostSlice:
+    """What a thread of the host did for one step: seconds on the clock of the run.
+
+    Attributes
+    ----------
+    thread
+        Name of the thread.
+    what
+        "run" (the step itself, on the CPU), "issue" (its launches and events handed to a device)
+        or "wait" (blocked until the event of another stream).
+    step
+        Index in the plan.
+    start_s, end_s
+        When.
+    cpu_s
+        How long of that the thread was on a core; None where that was not measured.
+    """
+
+    thread: str
+    what: str
+    step: int
+    start_s: float
+    end_s: float
+    cpu_s: float | None = None
+
+
+class Ranges(Protocol):
+    """Marks steps for a profiler while the host runs or issues them (NVTX ranges)."""
+
+    def begin(self, step: int) -> None:
+        """Open the range of a step in the calling thread."""
+
+    def end(self) -> None:
+        """Close the range opened last in the calling thread."""
+
+
 @final
 @dataclass(slots=True)
 class Execution:
@@ -77,6 +114,10 @@ class Execution:
         Node ids of the barriers passed so far.
     slices
         A list when the execution is traced; None costs nothing.
+    host
+        What the host did; filled in together with `slices`.
+    ranges
+        Ranges for a profiler, when asked for; heeded by traced executions only.
     """
 
     inputs: Mapping[str, Any]
@@ -85,6 +126,8 @@ class Execution:
     cancelled: bool = False
     passed: set[int] = field(default_factory=set)
     slices: list[Slice] | None = None
+    host: list[HostSlice] = field(default_factory=list)
+    ranges: Ranges | None = None
     started_s: float = field(default_factory=time.perf_counter)
 
     def fail(self, step: int, error: BaseException) -> None:

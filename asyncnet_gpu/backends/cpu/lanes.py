@@ -8,13 +8,13 @@ leaves the fast loop for a slow one, which goes on from where the iterator stood
 from __future__ import annotations
 
 import _thread
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, final
 
-from asyncnet_gpu.backends.base import Execution, Slice
+from asyncnet_gpu.backends.base import Execution
+from asyncnet_gpu.backends.cpu.recording import LaneRecorder
 
 Instruction = Callable[[], object]
 
@@ -127,7 +127,7 @@ class Lane:
         """
         self.cursor = iter(self.instructions)
         if execution.slices is not None:
-            return self._run_from(0, execution, execution.slices)
+            return self._run_from(0, execution, LaneRecorder(execution))
         try:
             for instruction in self.cursor:
                 instruction()
@@ -157,23 +157,22 @@ class Lane:
         kind, step = self.meaning[index]
         return kind is Kind.RUN and (execution.cancelled or step in self.shared.lost)
 
-    def _run_from(self, start: int, execution: Execution, slices: list[Slice] | None) -> bool:
+    def _run_from(self, start: int, execution: Execution, recorder: LaneRecorder | None) -> bool:
         """The slow loop: signal everything, run what is not lost, note times when asked."""
-        clock, zero = time.perf_counter, execution.started_s
         self.cursor = cursor = iter(self.instructions)
         for _ in range(start):
             next(cursor)
         for index, instruction in enumerate(cursor, start):
             if self.skips(execution, index):
                 continue
-            start_s = clock()
+            kind, step = self.meaning[index]
             try:
-                instruction()
+                if recorder is None or kind is Kind.RECORD:
+                    instruction()
+                else:
+                    recorder.carry_out(kind.value, step, instruction)
             except StuckError:
                 return False
             except BaseException as error:
                 self.note(execution, index, error)
-                continue
-            if slices is not None and self.meaning[index][0] is Kind.RUN:
-                slices.append(Slice(self.meaning[index][1], start_s - zero, clock() - zero))
         return True

@@ -61,12 +61,15 @@ class IssueList:
         Called with the node once its event has been recorded.
     timed
         For each step a pair of timed events around it; None leaves them out.
+    on_step
+        Called on the host before each step is issued, and once more after the last one.
     """
 
     def __init__(
         self, plan: Plan, streams: Sequence[Stream], calls: Sequence[Sequence[Call]],
         events: Sequence[int], barrier_events: dict[int, int], on_barrier: Callable[[int], None],
         timed: Sequence[tuple[int, int]] | None = None,
+        on_step: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
         self.plan = plan
         self.calls: list[Call] = []
@@ -75,6 +78,8 @@ class IssueList:
         device = -1
         for index, step in enumerate(plan.steps):
             stream = streams[step.stream]
+            if on_step is not None:
+                self._add(Kind.MARK, index, partial(on_step, index))
             if stream.device != device:
                 device = stream.device
                 self._add(Kind.DEVICE, index, partial(runtime.setDevice, device))
@@ -96,6 +101,8 @@ class IssueList:
             if plan.graph.nodes[step.node].op.name in BARRIERS:
                 self._record(index, barrier_events[step.node], stream)
                 self._add(Kind.MARK, index, partial(on_barrier, step.node))
+        if on_step is not None and plan.steps:
+            self._add(Kind.MARK, len(plan.steps) - 1, partial(on_step, len(plan.steps)))
         self._master = list(self.calls)
         self._entries: Any = iter(())
 

@@ -28,6 +28,7 @@ from asyncnet_gpu.backends.cuda.issue import IssueList
 from asyncnet_gpu.backends.cuda.issuer import Issuer
 from asyncnet_gpu.backends.cuda.progress import last_steps, stuck_steps
 from asyncnet_gpu.backends.cuda.resources import Resources
+from asyncnet_gpu.backends.cuda.timing import HostClock
 from asyncnet_gpu.backends.cuda.trace import Stopwatch
 from asyncnet_gpu.backends.cuda.waiter import Waiter, pause_s
 from asyncnet_gpu.errors import DeviceError
@@ -76,6 +77,7 @@ class CudaProgram(AbstractProgram):
         self._marked: set[int] = set()
         self._stopwatch: Stopwatch | None = None
         self._timed: IssueList | None = None
+        self._host_clock = HostClock(len(plan.steps))
         self._issuer: Issuer | None = None
         self._graph = 0
         self._resources = Resources(self._where, planned_bytes(plan))
@@ -119,7 +121,7 @@ class CudaProgram(AbstractProgram):
     def _issue_list(self, timed: list[tuple[int, int]] | None) -> IssueList:
         return IssueList(
             self.plan, self._streams, self._bound.calls, self._events, self._barrier_events,
-            self._marked.add, timed,
+            self._marked.add, timed, None if timed is None else self._host_clock.tick,
         )  # fmt: skip
 
     def _capture(self) -> None:
@@ -275,16 +277,20 @@ class CudaProgram(AbstractProgram):
             runtime.setDevice(first.device)
             runtime.graphLaunch(self._graph, first.ptr)
             return
-        issue = self._issue if execution.slices is None else self._start_tracing()
+        traced = execution.slices is not None
+        issue = self._start_tracing(execution) if traced else self._issue
         position = issue.run(execution)
         if position is not None:
             issue.go_on(execution, position)
+        if traced:
+            self._host_clock.stop()
 
-    def _start_tracing(self) -> IssueList:
+    def _start_tracing(self, execution: Execution) -> IssueList:
         if self._timed is None or self._stopwatch is None:
             self._stopwatch = Stopwatch(self.plan, self._streams, self._resources)
             self._timed = self._issue_list(self._stopwatch.pairs)
         self._stopwatch.start()
+        self._host_clock.start(execution.ranges)
         return self._timed
 
     # -- the end -----------------------------------------------------------------------------
@@ -321,6 +327,7 @@ class CudaProgram(AbstractProgram):
             execution.fail(-1, self._lost(status))
         if execution.slices is not None and self._stopwatch is not None and self._begun:
             self._stopwatch.read(execution)
+            self._host_clock.read(execution)
         failed = {e.step for e in execution.errors}
         if not failed and not execution.cancelled:
             execution.outputs = self._made

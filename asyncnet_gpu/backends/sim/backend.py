@@ -11,6 +11,7 @@ from asyncnet_gpu.backends.base import (
     AbstractBackend,
     AbstractProgram,
     Execution,
+    HostSlice,
     ProgramOptions,
     Slice,
 )
@@ -89,6 +90,11 @@ class _SimProgram(AbstractProgram):
         simulation = simulate(plan, rates)
         spans = zip(simulation.starts_s, simulation.ends_s, strict=True)
         self._slices = [Slice(i, start, end) for i, (start, end) in enumerate(spans)]
+        launch_s = rates.launch_s
+        self._host = [
+            HostSlice("host", "issue", i, i * launch_s, (i + 1) * launch_s)
+            for i in range(len(plan.steps))
+        ]
         self._barriers = {n.id for n in plan.graph.nodes if n.op.name in BARRIERS}
 
     def execute(self, execution: Execution, timeout_s: float | None) -> bool:
@@ -96,6 +102,7 @@ class _SimProgram(AbstractProgram):
         execution.passed |= self._barriers
         if execution.slices is not None:
             execution.slices.extend(self._slices)
+            execution.host.extend(self._host)
         if not execution.cancelled:
             specs = {key: graph.blobs[name].spec for key, name in graph.outputs.items()}
             execution.outputs = {key: np.zeros(s.shape, s.dtype) for key, s in specs.items()}
