@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, final
 
+import numpy as np
+
 from asyncnet_gpu.backends.base import AbstractProgram, Execution, ProgramOptions, dependents
 from asyncnet_gpu.backends.cpu.adversary import run_adversarially
 from asyncnet_gpu.backends.cpu.blas import GOVERNOR
@@ -68,6 +70,10 @@ class CpuProgram(AbstractProgram):
 
     def execute(self, execution: Execution, timeout_s: float | None) -> bool:
         """Carry the plan out; see the contract."""
+        with np.errstate(all="ignore"):  # infinity and NaN are results, as on a GPU: no warning
+            return self._execute(execution, timeout_s)
+
+    def _execute(self, execution: Execution, timeout_s: float | None) -> bool:
         self._begin(execution, None)
         lanes = self._lanes
         if self.options.adversary_seed is not None:
@@ -96,7 +102,8 @@ class CpuProgram(AbstractProgram):
         """Hand every lane to its worker thread."""
         self._begin(execution, on_done)
         if self.options.adversary_seed is not None:
-            self._adversary(execution)
+            with np.errstate(all="ignore"):
+                self._adversary(execution)
             return
         if not self._lanes:
             self._finish(execution)
@@ -249,6 +256,7 @@ class _Worker:
         self._go.release()
 
     def _loop(self) -> None:
+        np.seterr(all="ignore")  # of this thread alone; see `CpuProgram.execute`
         while True:
             self._go.acquire()  # idle between runs; `stop` wakes it
             execution, self._execution = self._execution, None
