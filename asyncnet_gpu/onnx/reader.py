@@ -74,7 +74,7 @@ def _parse(data: bytes, limits: Limits) -> ModelProto:
 
 def opsets_of(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     """Return the version of each domain that is imported; the default domain is ''."""
-    return {plain_domain(entry.domain): int(entry.version) for entry in imports}
+    return {plain_domain(str(entry.domain)): int(entry.version) for entry in imports}
 
 
 def plain_domain(domain: str) -> str:
@@ -92,19 +92,38 @@ def _check_envelope(model: ModelProto, limits: Limits) -> None:
     budget = Budget(limits)
     _count(model.graph, budget, 0)
     for function in model.functions:
+        where = f"onnx function {function.name!r}"
+        _check_names(where, function.name, function.domain, *function.input, *function.output)
         for node in function.node:
             _count_node(node, budget, 1)
 
 
+def _check_names(where: str, *names: object) -> None:
+    """Refuse names that are no text: protobuf gives bytes that are not UTF-8 as they are."""
+    for name in names:
+        if not isinstance(name, str):
+            raise OnnxImportError(
+                message(where[:200], "name", expected="UTF-8 text", got=repr(name)[:200],
+                        remedy="The file is broken.")
+            )  # fmt: skip
+
+
 def _count(graph: GraphProto, budget: Budget, depth: int) -> None:
     """Count nodes through all subgraphs; protobuf's own limit on nesting bounds the recursion."""
-    budget.depth(depth, f"onnx graph {graph.name!r}")
+    where = f"onnx graph {graph.name!r}"
+    budget.depth(depth, where)
+    entries = (*graph.input, *graph.output, *graph.initializer)
+    _check_names(where, graph.name, *[entry.name for entry in entries])
+    _check_names(where, *[sparse.values.name for sparse in graph.sparse_initializer])
     for node in graph.node:
         _count_node(node, budget, depth)
 
 
 def _count_node(node: onnx.NodeProto, budget: Budget, depth: int) -> None:
-    budget.node(f"onnx node {node.name!r}")
+    where = f"onnx node {node.name!r}"
+    budget.node(where)
+    _check_names(where, node.name, node.op_type, node.domain, *node.input, *node.output)
+    _check_names(where, *[text for a in node.attribute for text in (a.name, a.ref_attr_name)])
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             _count(attribute.g, budget, depth + 1)

@@ -73,7 +73,7 @@ def read_tensor(tensor: TensorProto, budget: Budget, external: ExternalData, whe
     nbytes = budget.tensor(shape, dtype.itemsize, where)
     budget.constant(nbytes, where)
     if tensor.data_location == TensorProto.EXTERNAL:
-        raw = external.read({e.key: e.value for e in tensor.external_data}, nbytes, where)
+        raw = external.read({str(e.key): str(e.value) for e in tensor.external_data}, nbytes, where)
     elif tensor.HasField("raw_data"):
         raw = tensor.raw_data
     else:
