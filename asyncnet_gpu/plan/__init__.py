@@ -49,7 +49,7 @@ def make_plan(
         # A total order, also across devices: each step comes after the one before it.
         reduced = [[i - 1] if i else [] for i in range(len(graph.nodes))]
     else:
-        assignment = _allocate(graph, reduced, model, allocator, max_streams)
+        assignment = _allocate(graph, reduced, model.for_mode(mode), allocator, max_streams)
     sync = synchronise(assignment, reduced)
     layout = lay_out(graph, sync, alignment)
     scratch, scratch_bytes = lay_out_scratch(
@@ -66,7 +66,7 @@ def _allocate(
     max_streams: int | None,
 ) -> Assignment:  # fmt: skip
     if allocator == "exact":
-        return allocate_exactly(graph, reduced, max_streams)
+        return allocate_exactly(graph, reduced, model, max_streams)
     return allocate_by_cost(graph, reduced, model, max_streams or _DEFAULT_STREAMS)
 
 

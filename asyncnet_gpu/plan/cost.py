@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asyncnet_gpu.graph import Graph, Node
 from asyncnet_gpu.ops.base import Cost
@@ -27,6 +27,11 @@ class DeviceModel:
         Rate between devices.
     lanes
         Streams that can really run at a time (cores); more only queue up.
+    threads
+        Whether streams are threads of this process: steps that hold Python's lock (`Cost.gil`)
+        then exclude one another.
+    replay_launch_s
+        Host time of one step in a replay of a recorded graph; None where nothing is recorded.
     """
 
     flops_per_s: float
@@ -36,10 +41,18 @@ class DeviceModel:
     handoff_s: float
     copy_bytes_per_s: float
     lanes: int
+    threads: bool = False
+    replay_launch_s: float | None = None
 
     def seconds(self, cost: Cost) -> float:
         """Time of one step on an idle device: the slower of arithmetic and memory."""
         return self.fixed_s + max(cost.flops / self.flops_per_s, cost.bytes / self.bytes_per_s)
+
+    def for_mode(self, mode: str) -> DeviceModel:
+        """Return the rates of a mode: a recorded graph costs the host less per step."""
+        if self.replay_launch_s is None or not mode.startswith("graph"):
+            return self
+        return replace(self, launch_s=self.replay_launch_s)
 
 
 def node_cost(graph: Graph, node: Node) -> Cost:

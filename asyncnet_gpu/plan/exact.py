@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections import deque
 
 from asyncnet_gpu.graph import Graph
-from asyncnet_gpu.plan.lanes import Assignment, lane_kinds
-from asyncnet_gpu.plan.types import StreamInfo
+from asyncnet_gpu.plan.cost import DeviceModel
+from asyncnet_gpu.plan.lanes import COPY_STREAMS, Assignment, lane_kinds
+from asyncnet_gpu.plan.schedule import Scheduler, node_work, rank_order, upward_ranks
 
 _FREE = -1
 
@@ -96,17 +97,38 @@ def _augment(
             stack.append(other)
 
 
-def allocate_exactly(graph: Graph, reduced: list[list[int]], max_streams: int | None) -> Assignment:
+def allocate_exactly(
+    graph: Graph, reduced: list[list[int]], model: DeviceModel, max_streams: int | None
+) -> Assignment:
     """Cover the reduction with paths; each is a stream.
+
+    The model decides nothing about streams and waits, only which step is issued first and which
+    stream is urgent.
 
     Parameters
     ----------
     max_streams
-        Compute streams per device; None is unlimited. With a limit, whole paths are put one after
-        the other on a stream: the path that begins next goes to the stream whose last node lies
-        furthest back.
+        Compute streams per device; None is unlimited. With a limit, several paths share a stream
+        (the path that begins next goes to the stream whose last node lies furthest back), and each
+        device has `COPY_STREAMS` for what it receives.
     """
     kinds = lane_kinds(graph)
+    paths, path_of = _paths(kinds, reduced)
+    stream_of_path, stream_kinds = _fold(paths, kinds, max_streams)
+    work = node_work(graph, kinds, model)
+    ranks = upward_ranks(work.seconds, reduced)
+    scheduler = Scheduler(work, model)
+    for kind in stream_kinds:
+        scheduler.open(kind)
+    for node in rank_order(ranks):
+        scheduler.put_on(node, reduced[node], stream_of_path[path_of[node]])
+    return scheduler.assignment(ranks)
+
+
+def _paths(
+    kinds: list[tuple[int, str]], reduced: list[list[int]]
+) -> tuple[list[list[int]], list[int]]:
+    """Return the paths that a maximum matching makes, and each node's path."""
     n = len(kinds)
     successors: list[list[int]] = [[] for _ in range(n)]
     for node, before in enumerate(reduced):
@@ -123,9 +145,7 @@ def allocate_exactly(graph: Graph, reduced: list[list[int]], max_streams: int | 
         else:
             path_of[node] = path_of[leads[node]]
             paths[path_of[node]].append(node)
-    stream_of_path, stream_kinds = _fold(paths, kinds, max_streams)
-    streams = tuple(StreamInfo(i, d, kind) for i, (d, kind) in enumerate(stream_kinds))
-    return Assignment(streams, [stream_of_path[p] for p in path_of], list(range(n)))
+    return paths, path_of
 
 
 def _fold(
@@ -139,7 +159,8 @@ def _fold(
     for path in paths:  # ascending first node
         kind = kinds[path[0]]
         own = of_kind.setdefault(kind, [])
-        if max_streams is None or len(own) < max_streams:
+        limit = COPY_STREAMS if kind[1] == "copy" else max_streams or 0
+        if max_streams is None or len(own) < limit:
             own.append(len(stream_kinds))
             stream_kinds.append(kind)
             last.append(path[-1])

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from asyncnet_gpu.graph import Graph, Node
 from asyncnet_gpu.plan.types import StreamInfo
 
+#: Copy streams of a receiving device where streams are counted: its link is one.
+COPY_STREAMS = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:

@@ -15,7 +15,7 @@ from asyncnet_gpu.specs import spec
 #: Cheap events, eight lanes.
 CUDA_LIKE = DeviceModel(10e12, 1e12, 1.5e-6, 3e-6, 1.5e-6, 50e9, 8)
 #: A hand-over is a thread switch.
-CPU_LIKE = DeviceModel(30e9, 6e9, 1e-6, 1e-6, 60e-6, 6e9, 2)
+CPU_LIKE = DeviceModel(30e9, 6e9, 1e-6, 1e-6, 60e-6, 6e9, 2, threads=True)
 
 
 def _infer_mix(ins: Specs, attrs: Attrs) -> Specs:

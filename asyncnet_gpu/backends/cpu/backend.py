@@ -59,6 +59,7 @@ class CpuBackend(AbstractBackend):
             handoff_s=_HANDOFF_S,
             copy_bytes_per_s=_BYTES_PER_S,
             lanes=usable_cores(),
+            threads=True,
         )
 
     def alignment(self) -> int:

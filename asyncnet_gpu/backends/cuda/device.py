@@ -96,4 +96,5 @@ def device_model(device: int) -> DeviceModel:
         handoff_s=2e-6,
         copy_bytes_per_s=20e9,
         lanes=32,
+        replay_launch_s=0.0,
     )

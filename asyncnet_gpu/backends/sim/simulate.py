@@ -26,6 +26,7 @@ GPU = DeviceModel(
     handoff_s=1.5e-6,
     copy_bytes_per_s=50e9,
     lanes=8,
+    replay_launch_s=0.0,
 )
 
 
@@ -155,6 +156,7 @@ def simulate(plan: Plan, model: DeviceModel = GPU) -> Simulation:
     -------
     When each step starts and ends, and why not earlier.
     """
+    model = model.for_mode(plan.mode)
     machine = _Machine(plan, model)
     durations = step_seconds(plan, model)
     starts: list[float] = []
