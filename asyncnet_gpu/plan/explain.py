@@ -7,33 +7,60 @@ from collections import deque
 from itertools import pairwise
 
 from asyncnet_gpu.errors import PlanError, message
+from asyncnet_gpu.graph import PERSISTENT_KINDS
+from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.plan.deps import Reason, find_dependencies
 from asyncnet_gpu.plan.types import Plan
 
 
-def _find(plan: Plan, name: str) -> int:
-    """Return the node of this name, or the one that writes the blob of this name last."""
+def _node_named(plan: Plan, name: str) -> int | None:
+    return next((node.id for node in plan.graph.nodes if node.name == name), None)
+
+
+def _writers(plan: Plan, name: str) -> list[int]:
+    """Return the nodes that make the bytes of a blob, in program order; barriers make none."""
     graph = plan.graph
-    for node in graph.nodes:
-        if node.name == name:
-            return node.id
-    blob = graph.blobs.get(name)
-    if blob is not None:
-        writers = [
-            node.id
-            for node in graph.nodes
-            if any(graph.blobs[written].storage == blob.storage for written in node.writes)
-        ]
-        if writers:
-            return writers[0]
-    known = [n.name for n in graph.nodes] + list(graph.blobs)
-    near = difflib.get_close_matches(name, known, n=1)
-    raise PlanError(
-        message(
-            "explain", f"unknown name {name!r}", expected="a node or a blob that a node writes",
-            got=repr(name), remedy=f"Did you mean {near[0]!r}?" if near else "See plan.describe().",
-        )
-    )  # fmt: skip
+    if name not in graph.blobs:
+        known = [n.name for n in graph.nodes] + list(graph.blobs)
+        near = difflib.get_close_matches(name, known, n=1)
+        remedy = f"Did you mean {near[0]!r}?" if near else "See plan.describe()."
+        raise PlanError(
+            message("explain", f"unknown name {name!r}", expected="a node or a blob of the plan",
+                    got=repr(name), remedy=remedy)
+        )  # fmt: skip
+    storage = graph.blobs[name].storage
+    named = [n.id for n in graph.nodes if name in n.writes and n.op.name not in BARRIERS]
+    return named or [
+        node.id
+        for node in graph.nodes
+        if node.op.name not in BARRIERS
+        and any(graph.blobs[written].storage == storage for written in node.writes)
+    ]
+
+
+def _second_node(plan: Plan, first: str, second: str) -> int | None:
+    """Return the node meant by `second`: of a blob, the first write after `first`."""
+    node = _node_named(plan, second)
+    if node is not None:
+        return node
+    writers = _writers(plan, second)
+    start = _node_named(plan, first)
+    if start is None:
+        return writers[-1] if writers else None
+    return next((w for w in writers if w >= start), writers[-1] if writers else None)
+
+
+def _first_node(plan: Plan, first: str, then: int | None) -> int | None:
+    """Return the node meant by `first`: of a blob, the write whose bytes `then` sees."""
+    node = _node_named(plan, first)
+    if node is not None:
+        return node
+    writers = _writers(plan, first)
+    seen = [w for w in writers if then is None or w < then]
+    if seen:
+        return seen[-1]
+    persistent = plan.graph.blobs[first].kind in PERSISTENT_KINDS
+    return writers[0] if writers and not persistent else None
 
 
 def _path(edges: list[dict[int, Reason]], first: int, second: int) -> list[int] | None:
@@ -83,19 +110,30 @@ def explain_order(plan: Plan, first: str, second: str) -> str:
     Parameters
     ----------
     first, second
-        Names of nodes, or of blobs (then the node that writes them).
+        Names of nodes, barriers among them, or of blobs. Of a blob that is written several times
+        `first` means the value that `second` sees, and `second` the next one after `first`.
 
     Returns
     -------
     A direct dependency with its blob, a chain of them, an order that only the plan makes, or that
-    the two may overlap.
+    the two are unordered.
 
     Raises
     ------
     PlanError
         If a name is unknown.
     """
-    a, b = _find(plan, first), _find(plan, second)
+    b = _second_node(plan, first, second)
+    a = _first_node(plan, first, b)
+    for name, found in ((first, a), (second, b)):
+        if found is None:
+            kind = plan.graph.blobs[name].kind
+            return (
+                f"{second} does not wait for {first}: {name} is of kind {kind}, and no node of the "
+                "plan has to write it first."
+            )
+    assert a is not None
+    assert b is not None
     edges, nodes = find_dependencies(plan.graph), plan.graph.nodes
     if a == b:
         return f"{first} and {second} are made by one node, {nodes[a].op.kind} {nodes[a].name!r}."
@@ -108,9 +146,19 @@ def explain_order(plan: Plan, first: str, second: str) -> str:
     if chain is None:
         if _ordered_by_plan(plan, a, b):
             return f"{second} comes after {first} only because the plan puts them in one order."
-        return f"{first} and {second} are not ordered: they may overlap."
-    links = []
-    for left, right in pairwise(chain):
-        reason = " ".join(edges[right][left]).strip()
-        links.append(f"{nodes[right].name!r} waits for {nodes[left].name!r} ({reason})")
+        if _ordered_by_plan(plan, b, a):
+            return f"{first} comes after {second} only because the plan puts them in one order."
+        return f"{first} and {second} are unordered: they may overlap."
+    links = [
+        f"{nodes[right].name!r} waits for {nodes[left].name!r} ({_why(plan, edges, left, right)})"
+        for left, right in pairwise(chain)
+    ]
     return f"{second} waits for {first}: " + "; ".join(links) + "."
+
+
+def _why(plan: Plan, edges: list[dict[int, Reason]], left: int, right: int) -> str:
+    kind, blob = edges[right][left]
+    barriers = [n for n in (left, right) if plan.graph.nodes[n].op.name in BARRIERS]
+    if barriers:
+        return f"barrier over {blob}" if blob else "barrier over the whole net"
+    return f"{kind} {blob}".strip()

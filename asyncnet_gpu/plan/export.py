@@ -7,8 +7,11 @@ from typing import Any
 from asyncnet_gpu.plan.types import Plan
 
 
-def plan_to_dict(plan: Plan) -> dict[str, Any]:
-    """Return streams, nodes, blobs, storages and steps with integer ids and sizes in bytes."""
+def plan_to_dict(plan: Plan, *, lines: bool = False) -> dict[str, Any]:
+    """Return streams, nodes, blobs, storages and steps with integer ids and sizes in bytes.
+
+    With `lines`, nodes say where they were added.
+    """
     graph = plan.graph
     named = {name for node in graph.nodes for name in (*node.reads, *node.writes)}
     return {
@@ -23,7 +26,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         ],
         "nodes": [
             {"id": n.id, "name": n.name, "op": n.op.kind, "device": plan.device_name(n.device),
-             "reads": list(n.reads), "writes": list(n.writes), "after": list(n.after)}
+             "reads": list(n.reads), "writes": list(n.writes), "after": list(n.after),
+             **({"line": n.line} if lines else {})}
             for n in graph.nodes
         ],
         "blobs": [

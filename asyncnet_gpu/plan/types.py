@@ -113,11 +113,18 @@ class Plan:
         """Number of event waits in the plan."""
         return sum(len(step.waits) for step in self.steps)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the plan as JSON-able data in the published form (schema 1)."""
+    def to_dict(self, *, lines: bool = False) -> dict[str, Any]:
+        """Return the plan as JSON-able data in the published form (schema 1).
+
+        Parameters
+        ----------
+        lines
+            Also give each node the ``file:line`` that added it. Left out by default: equal nets
+            have equal plans, wherever they were written.
+        """
         from asyncnet_gpu.plan.export import plan_to_dict
 
-        return plan_to_dict(self)
+        return plan_to_dict(self, lines=lines)
 
     def describe(self, *, width: int = 100) -> str:
         """Return the plan as text for people: lanes of streams, waits with reasons, arena use."""

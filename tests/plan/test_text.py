@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
-from helpers.nets import CUDA_LIKE, HALF, mix, random_net
+from helpers.nets import CUDA_LIKE, HALF, UPDATE, mix, random_net
 
 from asyncnet_gpu.errors import PlanError
 from asyncnet_gpu.graph import build_graph
@@ -80,7 +81,7 @@ def test_a_chain_names_every_link_through_views() -> None:
 
 def test_independent_nodes_may_overlap() -> None:
     assert diamond(allocator="exact").explain("a", "c") == (
-        "a and c are not ordered: they may overlap."
+        "a and c are unordered: they may overlap."
     )
 
 
@@ -96,3 +97,61 @@ def test_the_other_way_round_is_said() -> None:
 def test_an_unknown_name_gets_a_suggestion() -> None:
     with pytest.raises(PlanError, match=r"unknown name 'hal'.*Did you mean 'half'\?"):
         diamond().explain("hal", "y")
+
+
+def state_net() -> Plan:
+    """r0 reads s, u0 updates it, r1 reads that, u1 updates again, r2 reads that; all dear."""
+    net = AsyncNet("state")
+    x = net.input("x", (8,))
+    state = net.parameter("s", np.zeros(8, np.float32))
+    outs = [mix(net, state, flops=1e9, name="r0")]
+    for i in range(2):
+        net.add_node(UPDATE, (state, x), {}, name=f"u{i}")
+        outs.append(mix(net, state, flops=1e9, name=f"r{i + 1}"))
+    net.output(*outs)
+    return planned(net, allocator="exact")
+
+
+def test_of_a_blob_written_twice_the_version_is_meant_that_the_reader_sees() -> None:
+    plan = state_net()
+    assert plan.explain("s", "r1") == "r1 waits for s: 'r1' waits for 'u0' (RAW s)."
+    assert plan.explain("s", "r2") == "r2 waits for s: 'r2' waits for 'u1' (RAW s)."
+    assert plan.explain("r1", "s") == "s waits for r1: 'u1' waits for 'r1' (WAR s)."
+    assert plan.explain("r0", "s") == "s waits for r0: 'u0' waits for 'r0' (WAR s)."
+    assert "made by one node" in plan.explain("u0", "s")
+
+
+def test_what_is_there_before_the_run_is_waited_for_by_nobody() -> None:
+    plan = state_net()
+    assert plan.explain("s", "r0").startswith("r0 does not wait for s: s is of kind state")
+    assert "x is of kind input" in plan.explain("x", "u0")
+    assert "x is of kind input" in plan.explain("u0", "x")
+
+
+def test_barriers_are_explained_by_name_and_as_links() -> None:
+    net = AsyncNet("barriers")
+    x = net.input("x", (8,))
+    a, b = (mix(net, x, flops=1e9, name=n) for n in "ab")
+    net.barrier(a, b, name="both")
+    y = mix(net, b, name="y")
+    net.barrier(name="all")
+    net.output(y, mix(net, x, name="z"), mix(net, a, name="w"))
+    plan = planned(net, allocator="exact")
+    assert plan.explain("both", "y") == "y waits for both: 'y' waits for 'both' (barrier over b)."
+    assert plan.explain("a", "both") == "both waits for a: 'both' waits for 'a' (barrier over a)."
+    assert plan.explain("a", "y") == (
+        "y waits for a: 'both' waits for 'a' (barrier over a); "
+        "'y' waits for 'both' (barrier over b)."
+    )
+    assert "'z' waits for 'all' (barrier over the whole net)" in plan.explain("y", "z")
+
+
+def test_the_lines_of_nodes_are_given_when_asked_for() -> None:
+    plan = diamond()
+    assert "line" not in plan.to_dict()["nodes"][0]
+    data = plan.to_dict(lines=True)
+    by_name = {node["name"]: node["line"] for node in data["nodes"]}
+    assert "nets.py:" in by_name["h"]  # the helper that adds the node
+    assert [{k: v for k, v in n.items() if k != "line"} for n in data["nodes"]] == (
+        plan.to_dict()["nodes"]
+    )

@@ -1,8 +1,9 @@
 """What a plan would do on devices with given rates: start and end of every step.
 
 Steps are taken in issue order. A step starts when the host has issued it, the step before it on its
-stream has ended, every event it waits for has been recorded (plus the price of the hand-over), and
-one of the device's lanes is free. That is a model of ordering, not of a machine: two kernels that
+stream has ended, every event it waits for has been recorded (plus the price of the hand-over), one
+of the device's lanes is free, and, where streams are threads, nobody holds Python's lock if it
+needs it for its whole duration. That is a model of ordering, not of a machine: two kernels that
 share a device run at full rate each as long as there are lanes. O(steps x lanes).
 """
 
@@ -113,6 +114,7 @@ class _Machine:
         }
         self.recorded: dict[int, int] = {}
         self.ends: list[float] = []
+        self.lock_holder: int | None = None
 
     def ready(self, step: Step) -> tuple[float, int | None]:
         """Return when a step could start and which step was the last obstacle."""
@@ -123,10 +125,19 @@ class _Machine:
         for event in step.waits:
             other = self.recorded[event]
             obstacles.append((self.ends[other] + self.model.handoff_s, other))
+        if self.holds_lock(step) and self.lock_holder is not None:
+            obstacles.append((self.ends[self.lock_holder], self.lock_holder))
         for end, other in obstacles:
             if end >= start:
                 start, cause = end, other
         return start, cause
+
+    def holds_lock(self, step: Step) -> bool:
+        """Whether a step keeps Python's lock while it works, and others want it."""
+        if not self.model.threads or self.plan.streams[step.stream].kind != "compute":
+            return False
+        node = self.plan.node_of(step)
+        return node.op.name not in BARRIERS and node_cost(self.plan.graph, node).gil
 
     def occupy(
         self, step: Step, index: int, start: float, seconds: float
@@ -171,6 +182,8 @@ def simulate(plan: Plan, model: DeviceModel = GPU) -> Simulation:
         causes.append(cause)
         machine.ends.append(start + durations[index])
         machine.last[step.stream] = index
+        if machine.holds_lock(step):
+            machine.lock_holder = index
         busy[step.stream] += durations[index]
         if step.records is not None:
             machine.recorded[step.records] = index
