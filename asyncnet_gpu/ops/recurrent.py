@@ -135,8 +135,9 @@ def _cost(cell: str) -> Callable[[Specs, Specs, Attrs], Cost]:
         steps, batch, width, hidden, d = _sizes(ins, attrs)
         flops = 2.0 * steps * batch * gates * hidden * (width + hidden + 20) * d
         moved = float(sum(s.nbytes for s in (*ins, *outs)) + steps * d * ins[2].nbytes)
-        # Many short calls: the lock is held for most of the time.
-        return Cost(flops, moved, gil=True)
+        # Each step is a product, which releases Python's lock, and some ten short calls, which
+        # hold it: below about 30 us of arithmetic the lock is held for most of the time.
+        return Cost(flops, moved, gil=2.0 * batch * gates * hidden * hidden < 1e6)
 
     return cost
 
