@@ -25,9 +25,15 @@ def open_net(target: str) -> AsyncNet | OnnxNet:
     """Return the net that `target` names, of a model with free dimensions as an `OnnxNet`."""
     if Path(target).suffix != ".onnx" or not Path(target).is_file():
         return load_net(target)
-    from asyncnet_gpu.onnx import load_onnx
+    from asyncnet_gpu.onnx import OnnxNet, load_onnx
 
-    return load_onnx(target)
+    net = load_onnx(target)
+    if isinstance(net, (AsyncNet, OnnxNet)):
+        return net
+    raise NetError(
+        message("cli", "inputs or outputs of the model are no plain tensors", expected="tensors",
+                got="sequences or the like", remedy="Use asyncnet_gpu.load_onnx in Python.")
+    )  # fmt: skip
 
 
 def inputs_of(net: AsyncNet | OnnxNet) -> Inputs:
