@@ -152,6 +152,13 @@ def _infer_gelu(ins: Specs, attrs: Attrs) -> Specs:
     return (ins[0],)
 
 
+def _infer_celu(ins: Specs, attrs: Attrs) -> Specs:
+    if attrs["alpha"] == 0:
+        fail("celu", "alpha=0", expected="another number: x is divided by it", got=0,
+             remedy="Take relu, which is the limit.")  # fmt: skip
+    return (ins[0],)
+
+
 def _kernel_gelu(ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Any:
     function = "GeluTanh" if attrs["approximate"] == "tanh" else "Gelu"
     return unary_launch(function, ins[0], outs[0])
@@ -359,6 +366,7 @@ OPS = (
                 lambda x, a: a["alpha"] * _smooth(1.0, x / a["alpha"]),
                 steps=_exponential(lambda a: 1 / a["alpha"], lambda a: a["alpha"], lambda a: 1),
                 n_temporaries=1, flops=20, attrs={"alpha": 1.0}, parameters=_alpha, since=12,
+                infer=_infer_celu,
                 cases=(OpCase("alpha", (f32(5, 7),), {"alpha": 2.0}, rtol=1e-4),), rounding=20),
     _activation("selu", "Selu", "gamma * (x if x >= 0 else alpha * (exp(x) - 1))",
                 lambda x, a: a["gamma"] * _smooth(a["alpha"], x),
