@@ -62,7 +62,7 @@ class Engine:
         self.ranges: Ranges | None = None  # of the tracer's
         self._backend = backend
         self._values = values
-        self._options = options
+        self.options = options
         has_state = any(storage.kind == "state" for storage in plan.graph.storages)
         self.n_slots = 1 if has_state else n_slots
         self._queue_bound = queue
@@ -81,7 +81,7 @@ class Engine:
         return self._node_ids[name]
 
     def _new_slot(self) -> Slot:
-        program = self._backend.program(self.plan, self._values, self._options)
+        program = self._backend.program(self.plan, self._values, self.options)
         self._n_made += 1
         return Slot(self._n_made - 1, program)
 

@@ -16,6 +16,7 @@ from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.timeline import Timeline
 
 if TYPE_CHECKING:
+    from asyncnet_gpu.report import Report
     from asyncnet_gpu.run import Run
 
 
@@ -178,20 +179,75 @@ class Executable:
         )  # fmt: skip
 
     @contextmanager
-    def trace(self) -> Iterator[Timeline]:
+    def trace(self, *, nvtx: bool = False) -> Iterator[Timeline]:
         """Note when each step of the runs inside really ran.
+
+        Parameters
+        ----------
+        nvtx
+            Also mark each step for NVIDIA's profilers (needs the package nvtx).
 
         Yields
         ------
-        A `Timeline`; save or draw it afterwards. Only the mode in use is traced.
+        A `Timeline`; save it, draw it or ask it for a report afterwards. Only the mode in use is
+        traced. In a graph mode a traced run is issued step by step: a replayed graph has no events
+        between its steps.
+
+        Raises
+        ------
+        NetError
+            If `nvtx` is asked for and the package is missing.
         """
         engine = self._engine
-        timeline = Timeline(engine.plan)
+        timeline = Timeline(engine.plan, self._backend.model())
+        if nvtx:
+            from asyncnet_gpu.trace.nvtx import NvtxRanges
+
+            engine.ranges = NvtxRanges(engine.plan)
         engine.tracer = timeline.add
         try:
             yield timeline
         finally:
-            engine.tracer = None
+            engine.tracer, engine.ranges = None, None
+
+    def report(
+        self, inputs: Mapping[str, object] | None = None, /, *, rounds: int = 5, **named: object
+    ) -> Report:
+        """Run the net and say how much overlapped, and what limits it.
+
+        Parameters
+        ----------
+        inputs, named
+            As for `run`; seeded random values when there are none.
+        rounds
+            Traced runs, and as many of a serial plan that show what each step takes alone (where
+            this plan has several streams). Parameters that the net updates are updated by all.
+
+        Returns
+        -------
+        A `Report`: ``print`` it, or take ``to_dict()``.
+
+        Raises
+        ------
+        NetError, ShapeError, DeviceError
+            As `run`.
+        """
+        from asyncnet_gpu.report import report_timeline
+        from asyncnet_gpu.report.measure import example_inputs, measure_alone
+
+        if not inputs and not named:
+            inputs = example_inputs(self.plan.graph)
+        arrays = self._adopt(inputs, named)
+        engine, alone = self._engine, None
+        engine.run(Execution(arrays), None)  # warm: first touches of memory, compiled kernels
+        with self.trace() as timeline:
+            for _ in range(max(1, rounds)):
+                engine.run(Execution(arrays), None)
+        if len(engine.plan.streams) > 1:
+            alone = measure_alone(
+                engine.plan, self._backend, self._values, engine.options, arrays, rounds
+            )
+        return report_timeline(timeline, alone)
 
     # -- parameters ----------------------------------------------------------------------------
 

@@ -1,23 +1,40 @@
-"""What really ran when: the steps of traced runs, as Chrome trace JSON or as a picture."""
+"""What really ran when: the steps of traced runs, and what can be made of them."""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
-from typing import Any, final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
 
-from asyncnet_gpu.backends.base import Execution, Slice
+from asyncnet_gpu.backends.base import Execution, HostSlice, Slice
+from asyncnet_gpu.plan.cost import DeviceModel
 from asyncnet_gpu.plan.types import Plan
+
+if TYPE_CHECKING:
+    from asyncnet_gpu.report import Report
 
 
 @dataclass(frozen=True, slots=True)
 class TracedRun:
-    """One run: its slot, when it began on the host's clock, and its steps."""
+    """One run.
+
+    Attributes
+    ----------
+    slot
+        Which set of buffers it used.
+    started_s
+        When it began, in seconds on the host's clock.
+    slices
+        Its steps, on the clock of the run.
+    host
+        What threads of the host did for it, on the clock of the run.
+    """
 
     slot: int
     started_s: float
     slices: tuple[Slice, ...]
+    host: tuple[HostSlice, ...] = ()
 
     @property
     def elapsed_s(self) -> float:
@@ -33,51 +50,44 @@ class Timeline:
     ----------
     plan
         The plan that ran.
+    model
+        Rates that the backend believes in.
     runs
         In the order in which they ended.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, model: DeviceModel) -> None:
         self.plan = plan
+        self.model = model
         self.runs: list[TracedRun] = []
 
     def add(self, slot: int, execution: Execution) -> None:
         """Keep the slices of a run that has ended."""
-        self.runs.append(TracedRun(slot, execution.started_s, tuple(execution.slices or ())))
+        slices, host = tuple(execution.slices or ()), tuple(execution.host)
+        self.runs.append(TracedRun(slot, execution.started_s, slices, host))
 
     def to_chrome(self) -> dict[str, Any]:
-        """Return the runs as Chrome trace events: one process a slot, one thread a stream."""
-        events: list[dict[str, Any]] = []
-        zero_s = min((run.started_s for run in self.runs), default=0.0)
-        for slot in sorted({run.slot for run in self.runs}):
-            events.append(_named("process_name", slot, 0, f"slot {slot}"))
-            for stream in self.plan.streams:
-                name = f"{self.plan.device_name(stream.device)}/{stream.id} {stream.kind}"
-                events.append(_named("thread_name", slot, stream.id, name))
-        for run in self.runs:
-            for part in run.slices:
-                events.append(self._event(run, part, run.started_s - zero_s))
-        return {"traceEvents": events, "displayTimeUnit": "ms"}
+        """Return the runs as Chrome trace events, which Perfetto and chrome://tracing open."""
+        from asyncnet_gpu.trace.chrome import chrome_trace
 
-    def _event(self, run: TracedRun, part: Slice, shift_s: float) -> dict[str, Any]:
-        step = self.plan.steps[part.step]
-        node = self.plan.node_of(step)
-        return {
-            "name": node.name,
-            "cat": node.op.kind,
-            "ph": "X",
-            "pid": run.slot,
-            "tid": step.stream,
-            "ts": 1e6 * (part.start_s + shift_s),
-            "dur": 1e6 * (part.end_s - part.start_s),
-            "args": {"reads": list(node.reads), "writes": list(node.writes), "line": node.line},
-        }
+        return chrome_trace(self)
+
+    def to_html(self) -> str:
+        """Return a page that shows the runs: one file, no network needed."""
+        from asyncnet_gpu.trace.page import timeline_page
+
+        return timeline_page(self)
+
+    def report(self) -> Report:
+        """Say how much overlapped, and what limits it; see `Executable.report`."""
+        from asyncnet_gpu.report import report_timeline
+
+        return report_timeline(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write Chrome trace JSON (opens in Perfetto and chrome://tracing)."""
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(self.to_chrome(), file)
+        """Write a page when `path` ends in ``.html``, else Chrome trace JSON."""
+        from asyncnet_gpu.trace.chrome import chrome_json
 
-
-def _named(what: str, pid: int, tid: int, name: str) -> dict[str, Any]:
-    return {"name": what, "ph": "M", "pid": pid, "tid": tid, "args": {"name": name}}
+        file = Path(path)
+        text = self.to_html() if file.suffix == ".html" else chrome_json(self)
+        file.write_text(text, encoding="utf-8")

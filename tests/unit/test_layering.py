@@ -39,6 +39,10 @@ TOP = ("__init__", "__main__")  # may import everything
 # Methods for the user's convenience that call a step further up, when they are called.
 CONVENIENCES = {
     ("net", "api"): "AsyncNet.compile",
+    ("timeline", "trace"): "Timeline.save",
+    ("timeline", "report"): "Timeline.report",
+    ("executor", "report"): "Executable.report",
+    ("executor", "trace"): "Executable.trace with NVTX ranges",
 }
 
 DEVICE_LIBRARIES = ("cupy", "cupyx", "cupy_backends", "nvmath")

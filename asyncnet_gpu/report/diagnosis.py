@@ -1,0 +1,377 @@
+"""Where the time of a run went, by cause, and what to do about each.
+
+Along the critical path: what the dependencies alone would take, what the order of streams adds, how
+much slower steps were than alone, and the gaps between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from asyncnet_gpu.backends.base import HostSlice
+from asyncnet_gpu.plan import make_plan
+from asyncnet_gpu.plan.cost import DeviceModel, node_cost
+from asyncnet_gpu.plan.types import Plan
+from asyncnet_gpu.timeline import TracedRun
+from asyncnet_gpu.trace.path import Link
+
+DEPENDENCY = "dependency"
+FULL = "one kernel fills the device"
+LAUNCH = "host launch rate"
+COPY = "copy engine"
+HANDOFF = "thread hand-off"
+GIL = "GIL-bound operator"
+STREAMS = "too few streams"
+BANDWIDTH = "memory bandwidth"
+NONE = "none"
+
+#: A loss below this share of the run is not worth a line.
+_WORTH_NAMING = 0.05
+#: Steps shorter than this on the CPU are mostly Python: it holds its lock for them.
+_MOSTLY_PYTHON_S = 100e-6
+#: Operators that call a function of the user's, which may hold Python's lock.
+_USER_CALLS = frozenset({"call", "kernel"})
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Something that keeps steps from overlapping.
+
+    Attributes
+    ----------
+    kind
+        One of the constants of this module.
+    lost_s
+        Seconds of the run that it cost.
+    evidence
+        What was seen.
+    remedy
+        What to do.
+    """
+
+    kind: str
+    lost_s: float
+    evidence: str
+    remedy: str
+
+
+@final
+class Times:
+    """Seconds of the steps of one run: as they took, alone, and on a core."""
+
+    def __init__(
+        self, plan: Plan, model: DeviceModel, run: TracedRun, alone: Mapping[int, float] | None
+    ) -> None:
+        self.plan = plan
+        self.model = model
+        self.elapsed_s = run.elapsed_s
+        self.on_host = plan.device_kind == "cpu"
+        self.took_s = [0.0] * len(plan.steps)
+        for part in run.slices:
+            self.took_s[part.step] = part.end_s - part.start_s
+        self._cpu_s = {s.step: s.cpu_s for s in run.host if _ran(s)}
+        self.alone_s = [self._alone(i, alone) for i in range(len(plan.steps))]
+        self.work_s = sum(self.alone_s)
+        devices = len({node.device for node in plan.graph.nodes}) or 1
+        self.lanes = model.lanes * (1 if self.on_host else devices)
+
+    def _alone(self, step: int, alone: Mapping[int, float] | None) -> float:
+        took_s = self.took_s[step]
+        if alone is not None and len(self.plan.streams) > 1:
+            return min(took_s, alone.get(self.plan.steps[step].node, took_s))
+        if len(self.plan.streams) > 1 and self.holds_gil(step):
+            return min(took_s, self._cpu_s.get(step) or took_s)
+        return took_s
+
+    def holds_gil(self, step: int) -> bool:
+        """Whether the step works under Python's lock, as far as its operator says."""
+        node = self.plan.node_of(self.plan.steps[step])
+        in_python = node.op.name in _USER_CALLS or node_cost(self.plan.graph, node).gil
+        return self.on_host and in_python
+
+    def waited_s(self, step: int) -> float:
+        """Seconds in which the thread of the step was not on a core."""
+        cpu_s = self._cpu_s.get(step)
+        return 0.0 if cpu_s is None else max(0.0, self.took_s[step] - cpu_s)
+
+    def slower_s(self, step: int) -> float:
+        """Seconds that the step took longer than alone."""
+        return max(0.0, self.took_s[step] - self.alone_s[step])
+
+    def memory_bound(self, step: int) -> bool:
+        """Whether moving the bytes takes longer than the arithmetic, by the operator's estimate."""
+        cost = node_cost(self.plan.graph, self.plan.node_of(self.plan.steps[step]))
+        return cost.bytes / self.model.bytes_per_s > cost.flops / self.model.flops_per_s
+
+    def is_copy(self, step: int) -> bool:
+        """Whether the step is on a copy engine's stream."""
+        return self.plan.streams[self.plan.steps[step].stream].kind == "copy"
+
+    def node_seconds(self) -> list[float]:
+        """Return the times alone by node."""
+        seconds = [0.0] * len(self.plan.graph.nodes)
+        for step, alone_s in zip(self.plan.steps, self.alone_s, strict=True):
+            seconds[step.node] = alone_s
+        return seconds
+
+
+def _ran(part: HostSlice) -> bool:
+    return part.what == "run" and part.cpu_s is not None
+
+
+def longest_path(before: Sequence[Sequence[int]], seconds: Sequence[float]) -> float:
+    """Return the length of the longest path; predecessors have smaller indices."""
+    ends: list[float] = []
+    for index, own_s in enumerate(seconds):
+        ends.append(own_s + max((ends[other] for other in before[index]), default=0.0))
+    return max(ends, default=0.0)
+
+
+def causes_of(times: Times, path: Sequence[Link], span_s: float) -> tuple[Cause, ...]:
+    """Divide the run up.
+
+    Parameters
+    ----------
+    path
+        The critical path of the run.
+    span_s
+        Longest chain of dependencies, in times alone.
+
+    Returns
+    -------
+    The greatest loss first; one of kind "none" when nothing is worth naming.
+    """
+    ideal_s = times.work_s / times.lanes
+    order_s = sum(times.alone_s[link.step] for link in path)
+    found = [
+        _dependency(times, span_s, max(0.0, span_s - ideal_s)),
+        _order(times, path, max(0.0, order_s - max(span_s, ideal_s))),
+        _copies(times, path),
+        *_slower(times, path),
+        *_gaps(times, path),
+    ]
+    least_s = _WORTH_NAMING * times.elapsed_s
+    named = [c for c in _merged([c for c in found if c is not None]) if c.lost_s > least_s]
+    if not named:
+        return (_nothing(times, span_s),)
+    return tuple(sorted(named, key=lambda cause: -cause.lost_s))
+
+
+def _merged(causes: Sequence[Cause]) -> list[Cause]:
+    """Add up what has the same cause; the greater part speaks for both."""
+    merged: dict[str, Cause] = {}
+    for cause in sorted(causes, key=lambda c: -c.lost_s):
+        first = merged.get(cause.kind)
+        merged[cause.kind] = (
+            cause if first is None else replace(first, lost_s=first.lost_s + cause.lost_s)
+        )
+    return list(merged.values())
+
+
+def _nothing(times: Times, span_s: float) -> Cause:
+    possible = max(1.0, min(times.work_s / span_s if span_s else 1.0, times.lanes))
+    achieved = times.work_s / times.elapsed_s if times.elapsed_s else 1.0
+    return Cause(
+        NONE, 0.0, f"{achieved:.2f} of {possible:.2f} possible steps at a time",
+        "Nothing: it overlaps as far as the net and the device allow.",
+    )  # fmt: skip
+
+
+def _dependency(times: Times, span_s: float, lost_s: float) -> Cause:
+    ratio = times.work_s / span_s if span_s else 1.0
+    return Cause(
+        DEPENDENCY, lost_s,
+        f"work / span is {ratio:.2f}: each step waits for what the one before it made",
+        "Split the work into independent branches, drop after= and barriers that are not needed, "
+        "or run several requests at a time (slots=, exe.submit).",
+    )  # fmt: skip
+
+
+# -- the order that streams add ----------------------------------------------------------------
+
+
+def _order(times: Times, path: Sequence[Link], lost_s: float) -> Cause | None:
+    """Steps of one stream come after one another also where no dependency asks for it."""
+    plan = times.plan
+    n_compute = sum(stream.kind == "compute" for stream in plan.streams)
+    together = _kept_together(times, lost_s)
+    if together is not None:
+        return together
+    waits = [link for link in path if link.by == "stream"]
+    if waits and sum(times.is_copy(link.step) for link in waits) > len(waits) / 2:
+        return None  # told as copies
+    if n_compute >= times.lanes:
+        remedy = f"There are {times.lanes} lanes, all in use: only a larger device helps."
+    elif plan.mode in ("serial", "graph-serial"):
+        remedy = 'Compile with mode="streams", "graph" or "auto".'
+    else:
+        remedy = 'Raise max_streams=, or take allocator="exact".'
+    return Cause(
+        STREAMS, lost_s,
+        f"{n_compute} compute stream{'s' * (n_compute != 1)} (mode {plan.mode}): independent steps "
+        "stand in line",
+        remedy,
+    )  # fmt: skip
+
+
+#: What would have to be free for the planner to take several streams, most telling first.
+_PRICES: tuple[tuple[str, dict[str, Any]], ...] = (
+    (GIL, {"threads": False}),
+    (HANDOFF, {"handoff_s": 0.0}),
+    (LAUNCH, {"launch_s": 0.0, "replay_launch_s": 0.0}),
+    (HANDOFF, {"handoff_s": 0.0, "launch_s": 0.0, "replay_launch_s": 0.0}),
+)
+
+
+def _kept_together(times: Times, lost_s: float) -> Cause | None:
+    """Say why the planner left everything on one stream, when that was its own choice."""
+    plan, model = times.plan, times.model
+    if plan.allocator != "cost" or len(plan.streams) > 1 or _n_streams(plan, model) > 1:
+        return None
+    step_us = 1e6 * times.work_s / max(1, len(plan.steps))
+    larger = (
+        "Make steps larger (bigger batches, fused operators); overlap whole runs instead "
+        "(slots=, exe.submit)."
+    )
+    words = {
+        GIL: ("steps that hold Python's lock cannot overlap", _SLOWER[GIL][1]),
+        HANDOFF: (
+            f"a hand-over costs about {1e6 * model.handoff_s:.0f} us, a step {step_us:.1f} us",
+            larger,
+        ),
+        LAUNCH: (
+            f"the host needs {1e6 * model.launch_s:.1f} us to issue a step of {step_us:.1f} us",
+            larger,
+        ),
+    }
+    enough = replace(model, lanes=max(2, model.lanes))
+    for kind, prices in _PRICES:
+        if _n_streams(plan, replace(enough, **prices)) > 1:
+            seen, remedy = words[kind]
+            return Cause(kind, lost_s, f"the plan keeps one stream: {seen}", remedy)
+    return None
+
+
+def _n_streams(plan: Plan, model: DeviceModel) -> int:
+    """Return how many streams the planner takes with these prices."""
+    made = make_plan(
+        plan.graph, device_kind=plan.device_kind, model=model, alignment=plan.alignment
+    )
+    return len(made.streams)
+
+
+def _copies(times: Times, path: Sequence[Link]) -> Cause | None:
+    copies_s = sum(times.took_s[link.step] for link in path if times.is_copy(link.step))
+    if copies_s < 0.5 * times.elapsed_s:
+        return None
+    n_copies = sum(map(times.is_copy, range(len(times.plan.steps))))
+    return Cause(
+        COPY, copies_s,
+        f"{copies_s / times.elapsed_s:.0%} of the run is copying between devices ({n_copies} "
+        "copies)",
+        "Keep what belongs together on one device, copy earlier or smaller types, and have "
+        "several runs in flight (slots=) so that copies lie under work.",
+    )  # fmt: skip
+
+
+# -- steps that are slower beside others ---------------------------------------------------------
+
+_SLOWER = {
+    GIL: (
+        "hold Python's lock while they work",
+        (
+            "Use operators of the library or functions that release the lock (NumPy on large "
+            "arrays, Numba nogil, Cython), or several processes."
+        ),
+    ),
+    BANDWIDTH: (
+        "move memory and share its bandwidth",
+        (
+            "Fuse elementwise steps, use smaller types, keep blobs small enough for the cache; "
+            "more streams do not help."
+        ),
+    ),
+    FULL: (
+        "need the whole device (or its cores are taken)",
+        (
+            "Smaller or fewer blocks per step, blas_threads=1, an idle machine; otherwise the "
+            "device is simply in full use."
+        ),
+    ),
+}
+
+
+def _slower(times: Times, path: Sequence[Link]) -> list[Cause]:
+    lost: dict[str, float] = dict.fromkeys(_SLOWER, 0.0)
+    steps: dict[str, list[int]] = {kind: [] for kind in _SLOWER}
+    for link in path:
+        slower_s = times.slower_s(link.step)
+        if slower_s:
+            kind = _why_slower(times, link.step, slower_s)
+            lost[kind] += slower_s
+            steps[kind].append(link.step)
+    made = []
+    for kind, lost_s in lost.items():
+        if not lost_s:
+            continue
+        took_s = sum(times.took_s[i] for i in steps[kind])
+        worst = max(steps[kind], key=times.slower_s)
+        name = times.plan.node_of(times.plan.steps[worst]).name
+        what, remedy = _SLOWER[kind]
+        evidence = (
+            f"{len(steps[kind])} steps on the critical path take {took_s / (took_s - lost_s):.2f} "
+            f"times as long as alone (most of all {name!r}): they {what}"
+        )
+        made.append(Cause(kind, lost_s, evidence, remedy))
+    return made
+
+
+def _why_slower(times: Times, step: int, slower_s: float) -> str:
+    # Who waits for Python's lock or for a core is not on one meanwhile; who waits for memory is.
+    if times.waited_s(step) > 0.5 * slower_s:
+        in_python = times.holds_gil(step) or times.alone_s[step] < _MOSTLY_PYTHON_S
+        return GIL if in_python else FULL
+    return BANDWIDTH if times.memory_bound(step) else FULL
+
+
+# -- gaps ------------------------------------------------------------------------------------------
+
+
+def _gaps(times: Times, path: Sequence[Link]) -> list[Cause]:
+    host_s = sum(link.host_s for link in path)
+    handoff_s = sum(link.handoff_s for link in path)
+    n_handoffs = max(1, sum(link.handoff_s > 0 for link in path))
+    launch_us, handoff_us = 1e6 * host_s / max(1, len(path)), 1e6 * handoff_s / n_handoffs
+    if times.on_host:
+        launch = (
+            f"{launch_us:.1f} us of Python between two steps (some 2 of them for tracing)",
+            "Fewer, larger steps: the interpreter needs its time for each.",
+        )
+        handoff = (
+            f"{n_handoffs} times {handoff_us:.0f} us to wake another thread",
+            (
+                "Fewer, larger steps; fewer streams (max_streams=); allocator='cost' keeps small "
+                "steps together."
+            ),
+        )
+    else:
+        launch = (
+            f"the device waits for the host: {launch_us:.1f} us for each step on the path",
+            "mode='graph' replays all launches at once; fewer, larger steps.",
+        )
+        handoff = (
+            f"{n_handoffs} times {handoff_us:.1f} us to pass an event to another stream",
+            "mode='graph' makes events cheaper; fewer streams need fewer of them.",
+        )
+    return [
+        Cause(LAUNCH, host_s, *launch),
+        Cause(HANDOFF, handoff_s, *handoff),
+        Cause(
+            FULL,
+            sum(link.queued_s for link in path),
+            "steps were ready and found no room on the device (or no free core)",
+            _SLOWER[FULL][1],
+        ),
+    ]
