@@ -78,6 +78,8 @@ class CpuBackend(AbstractBackend):
                     "the net for this shape.",
                 )
             )  # fmt: skip
+        if array.flags.c_contiguous:
+            return array  # itself, not a view: steps bound to it stay bound
         return np.ascontiguousarray(array).reshape(spec.shape)
 
     def to_numpy(self, array: Any) -> Any:
