@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -39,18 +40,112 @@ class Timing:
 
 
 def interleave(
-    candidates: Mapping[str, Callable[[], object]], *, rounds: int = 15, warm_ups: int = 3
-) -> dict[str, Timing]:
-    """Call the candidates in turn, `rounds` times each, after `warm_ups` unmeasured turns."""
+    candidates: Mapping[str, Callable[[], object]], *, rounds: int = 15, warm_ups: int = 3,
+    seed: int | None = None, rest_s: Mapping[str, float] | None = None,
+    quiet: QuietRounds | None = None,
+) -> dict[str, Timing]:  # fmt: skip
+    """Call the candidates in turn, `rounds` times each, after `warm_ups` unmeasured turns.
+
+    Parameters
+    ----------
+    seed
+        When given, every round has its own order of the candidates, so that no one always follows
+        the same other one.
+    rest_s
+        Seconds to let pass after a candidate whose library leaves threads spinning.
+    quiet
+        Repeats rounds in which other processes took the cores, as far as its budget goes.
+    """
+    order = list(candidates)
+    shuffle = random.Random(seed).shuffle if seed is not None else (lambda _: None)
+    rests = rest_s or {}
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(warm_ups + rounds):
-        for name, call in candidates.items():
+    turn = 0
+    while turn < warm_ups + rounds:
+        shuffle(order)
+        taken: dict[str, float] = {}
+        if quiet is not None:
+            quiet.begin()
+        for name in order:
             start = time.perf_counter()
-            call()
-            elapsed = time.perf_counter() - start
-            if turn >= warm_ups:
+            candidates[name]()
+            taken[name] = time.perf_counter() - start
+            if name in rests:
+                time.sleep(rests[name])
+        measured = turn >= warm_ups
+        if quiet is not None and measured and quiet.repeat():
+            continue
+        turn += 1
+        if measured:
+            for name, elapsed in taken.items():
                 seconds[name].append(elapsed)
     return {name: Timing(name, tuple(values)) for name, values in seconds.items()}
+
+
+class QuietRounds:
+    """Notes what share of the cores other processes took in each round; repeats loud rounds.
+
+    The choice looks at other processes only, never at the times measured. Linux only: elsewhere
+    every round counts as quiet.
+
+    Parameters
+    ----------
+    limit
+        Share of all cores, 0 to 1, above which a round is loud.
+    budget_s
+        Seconds that repeated rounds may take; after that loud rounds count too.
+
+    Attributes
+    ----------
+    shares
+        Of the rounds that counted.
+    n_repeated
+        Rounds thrown away.
+    """
+
+    def __init__(self, *, limit: float = 0.1, budget_s: float = 20.0) -> None:
+        self.limit, self.left_s = limit, budget_s
+        self.shares: list[float] = []
+        self.n_repeated = 0
+        self._at = (0.0, 0.0)
+
+    def begin(self) -> None:
+        self._at = (time.perf_counter(), _foreign_cpu_s())
+
+    def repeat(self) -> bool:
+        """Whether the round since `begin` was loud and may be repeated."""
+        wall_s = time.perf_counter() - self._at[0]
+        cores = os.cpu_count() or 1
+        # The kernel counts in hundredths of a second: short rounds cannot be judged.
+        foreign_s = _foreign_cpu_s() - self._at[1] - 0.01
+        share = max(0.0, foreign_s) / (wall_s * cores)
+        if share > self.limit and self.left_s > 0:
+            self.left_s -= wall_s
+            self.n_repeated += 1
+            return True
+        self.shares.append(share)
+        return False
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a result should say about its surroundings."""
+        worst, median = max(self.shares, default=0.0), statistics.median(self.shares or [0.0])
+        return {
+            "foreign_cpu_median": round(median, 3), "foreign_cpu_worst": round(worst, 3),
+            "rounds_repeated": self.n_repeated,
+        }  # fmt: skip
+
+
+def _foreign_cpu_s() -> float:
+    """Processor seconds since boot that this process and its children did not use."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            fields = file.readline().split()
+    except OSError:  # not Linux
+        return 0.0
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    busy = sum(int(fields[i]) for i in (1, 2, 3, 6, 7, 8)) / os.sysconf("SC_CLK_TCK")
+    own = os.times()
+    return busy - own.user - own.system - own.children_user - own.children_system
 
 
 def paired_ratio(timings: Mapping[str, Timing], top: str, bottom: str) -> float:

@@ -1,0 +1,216 @@
+"""One workload in one comparison: candidates, checks, interleaved rounds, one row of results."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import asyncnet_gpu as ag
+from asyncnet_gpu.backends.cpu.backend import usable_cores
+
+from ..harness import QuietRounds, Timing, interleave
+from ..nets.workload import Workload
+from .analysis import TwoAtOnce, measure_parallelism
+from .candidate import Candidate
+from .check import check_outputs
+from .modes import MODES, ours
+from .rivals import cpu_rivals
+
+#: The candidate that runs two serial executables at once: a property of the machine.
+TWO = "two at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a comparison is run with.
+
+    Attributes
+    ----------
+    backend
+        "cpu" or "cuda".
+    real_device
+        False on CUDA when the device is software: then only the host's time is taken.
+    scale
+        Of the number of elements.
+    rounds
+        Of every candidate; None fits them into `seconds`.
+    seconds
+        To spend on the rounds of one workload.
+    """
+
+    backend: str = "cpu"
+    real_device: bool = True
+    scale: float = 1.0
+    rounds: int | None = None
+    seconds: float = 8.0
+    seed: int = 0
+    rivals: bool = True
+
+    @property
+    def host_only(self) -> bool:
+        """Whether device times would mean nothing."""
+        return self.backend == "cuda" and not self.real_device
+
+
+Row = dict[str, Any]
+
+
+def measure(workload: Workload, options: Options, *, resident: bool = True) -> Row:
+    """Check and time a workload in every mode and beside every rival.
+
+    Parameters
+    ----------
+    resident
+        Inputs already lie where the backend computes; else they are NumPy arrays on CUDA.
+    """
+    with ExitStack() as stack:
+        candidates, exes, absent = _candidates(workload, options, resident, stack)
+        checked = check_outputs(workload, candidates)
+        row: Row = {
+            "workload": workload.name,
+            "data": "resident" if resident else "from the host",
+            "sizes": workload.sizes,
+            "control": workload.control,
+            "checked": checked,
+            "absent": absent,
+        }
+        calls, rests = _calls(candidates, options)
+        if options.backend == "cpu":
+            row |= _allowed(exes["serial"], workload, stack, calls)
+        quiet = QuietRounds(budget_s=options.seconds)
+        rounds = options.rounds or _fit_rounds(calls, rests, options.seconds)
+        timings = interleave(
+            calls, rounds=rounds, warm_ups=1, seed=options.seed, rest_s=rests, quiet=quiet
+        )
+        row |= {"rounds": rounds, "surroundings": quiet.summary()}
+        row["candidates"] = {
+            c.name: _numbers(c, calls[c.name], timings, options)
+            for c in candidates
+            if c.name in timings
+        }
+        if TWO in timings:
+            # Per round two runs in the time of the pair, against one after the other.
+            row["ceiling"] = 2 * ratios(timings, "serial", TWO)[1]
+        return row
+
+
+def _candidates(
+    workload: Workload, options: Options, resident: bool, stack: ExitStack
+) -> tuple[list[Candidate], dict[str, ag.Executable], dict[str, str]]:
+    inputs: Mapping[str, Any] = workload.inputs
+    if options.backend == "cuda" and resident:
+        import cupy
+
+        inputs = {k: cupy.asarray(v) for k, v in inputs.items()}
+    candidates, exes, absent = [], {}, {}
+    for mode in MODES:
+        candidate, exes[mode] = ours(workload, options.backend, mode, inputs)
+        stack.callback(candidate.close)
+        candidates.append(candidate)
+    if not options.rivals:
+        return candidates, exes, absent
+    if options.backend == "cuda":
+        from .cupy_rivals import cuda_rivals
+
+        found = cuda_rivals(workload, resident=resident)
+    else:
+        found = cpu_rivals(workload)
+    for rival in found:
+        if isinstance(rival, tuple):
+            absent[rival[0]] = rival[1]
+        else:
+            stack.callback(rival.close)
+            candidates.append(rival)
+    return candidates, exes, absent
+
+
+def _calls(
+    candidates: Sequence[Candidate], options: Options
+) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    """Return what is timed: on a software device the issue alone, which the host pays."""
+    rests = {c.name: c.rest_s for c in candidates if c.rest_s}
+    if not options.host_only:
+        return {c.name: c.run for c in candidates}, rests
+    return {c.name: HostClock(c.issue) for c in candidates if c.issue is not None}, {}
+
+
+class HostClock:
+    """Issues a job and waits for it, noting only the time of the issue."""
+
+    def __init__(self, issue: Callable[[], Callable[[], object]]) -> None:
+        self._issue = issue
+        self.seconds: list[float] = []
+
+    def __call__(self) -> None:
+        start = time.perf_counter()
+        join = self._issue()
+        self.seconds.append(time.perf_counter() - start)
+        join()
+
+
+def _allowed(
+    serial: ag.Executable, workload: Workload, stack: ExitStack,
+    calls: dict[str, Callable[[], object]],
+) -> Row:  # fmt: skip
+    """Measure how parallel the net is, and add the candidate that shows what the machine can do."""
+    found = measure_parallelism(serial, workload.inputs)
+    second = workload.net.compile(backend="cpu", mode="serial")
+    stack.callback(second.close)
+    copies = {k: v.copy() for k, v in workload.inputs.items()}
+    pair = TwoAtOnce(lambda: serial.run(workload.inputs), lambda: second.run(copies))
+    stack.callback(pair.close)
+    calls[TWO] = pair
+    return {
+        "work_ms": found.work_ms, "span_ms": found.span_ms, "gil_share": found.gil_share,
+        "bound": min(usable_cores(), found.ratio),
+    }  # fmt: skip
+
+
+def _fit_rounds(
+    calls: Mapping[str, Callable[[], object]], rests: Mapping[str, float], seconds: float
+) -> int:
+    once = interleave(calls, rounds=1, warm_ups=0, rest_s=rests)
+    turn_s = sum(t.seconds[0] for t in once.values()) + sum(rests.values())
+    return int(max(7, min(41, seconds / turn_s)))
+
+
+def ratios(timings: Mapping[str, Timing], top: str, bottom: str) -> tuple[float, float, float]:
+    """Return lower quartile, median and upper quartile of top / bottom over the rounds."""
+    pairs = zip(timings[top].seconds, timings[bottom].seconds, strict=True)
+    values = sorted(a / b for a, b in pairs)
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def _numbers(
+    candidate: Candidate, call: object, timings: Mapping[str, Timing], options: Options
+) -> Row:
+    """Return the times of a candidate; `speed_up` is over serial mode, round by round."""
+    timing = timings[candidate.name]
+    numbers: Row = {"ours": candidate.ours, "note": candidate.note()}
+    if isinstance(call, HostClock):
+        host = call.seconds[-len(timing.seconds) :]
+        return {**numbers, "host_ms": 1e3 * statistics.median(host)}
+    low, middle, high = ratios(timings, "serial", candidate.name)
+    numbers |= {
+        "median_ms": 1e3 * timing.median_s,
+        "spread": timing.spread if len(timing.seconds) > 1 else 0.0,
+        "seconds": [round(s, 7) for s in timing.seconds],
+        "speed_up": middle,
+        "speed_up_quartiles": [low, high],
+    }
+    if options.backend == "cuda":
+        clock = HostClock(candidate.issue) if candidate.issue is not None else None
+        if clock is not None:
+            for _ in range(5):
+                clock()
+            numbers["host_ms"] = 1e3 * statistics.median(clock.seconds)
+        if candidate.device_ms is not None:
+            numbers["device_ms"] = statistics.median(candidate.device_ms() for _ in range(3))
+    return numbers

@@ -1,0 +1,87 @@
+"""METG(50 %): the smallest task for which half of the machine's rate is reached.
+
+Efficiency of a grid of tasks is (tasks x time of one task alone) / (cores x time of the grid). With
+ever smaller tasks overhead takes over and efficiency falls; METG is the task time, cores x time of
+the grid / tasks, where it passes one half. Slaughter et al., "Task Bench", SC 2020, section 4.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from asyncnet_gpu.backends.cpu.backend import usable_cores
+
+from ..harness import interleave
+from ..nets.taskbench import build, n_tasks, task
+from .measure import Options, Row
+
+#: ``measure(n) -> (efficiency, granularity in seconds)`` for tasks of n elements.
+Measure = Callable[[int], tuple[float, float]]
+
+_LARGEST = 1 << 18
+_SMALLEST = 16
+
+
+def find_metg(
+    measure: Measure, *, target: float = 0.5, largest: int = _LARGEST, smallest: int = _SMALLEST
+) -> float | None:
+    """Return the granularity in seconds at which efficiency passes `target`, falling.
+
+    Tasks are halved until efficiency is below the target; between the last two sizes the crossing
+    is interpolated in the logarithm of the granularity. None if even the largest tasks do not reach
+    the target.
+    """
+    n = largest
+    efficiency, granularity = measure(n)
+    if efficiency < target:
+        return None
+    while n > smallest:
+        n //= 2
+        lower, smaller = measure(n)
+        if lower < target:
+            share = (efficiency - target) / (efficiency - lower)
+            return math.exp(
+                math.log(granularity) + share * (math.log(smaller) - math.log(granularity))
+            )
+        efficiency, granularity = lower, smaller
+    return granularity
+
+
+def one_task_s(n: int) -> float:
+    """Seconds of one task alone, best of many: what the machine can do without a schedule."""
+    x, out = np.ones(n, np.float32), np.empty(n, np.float32)
+    best = math.inf
+    for _ in range(30):
+        start = time.perf_counter()
+        task(np, x, out=out)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def measure_metg(pattern: str, options: Options, mode: str) -> Row:
+    """Find METG(50 %) of a pattern in a mode, on as many cores as the mode can use."""
+    cores = 1 if mode == "serial" else usable_cores()
+    tried: list[dict[str, Any]] = []
+
+    def at(n: int) -> tuple[float, float]:
+        workload = build(1.0, pattern, n)
+        with workload.net.compile(backend=options.backend, mode=mode, blas_threads=1) as exe:
+            timings = interleave(
+                {"grid": lambda: exe.run(workload.inputs)}, rounds=options.rounds or 7
+            )
+        wall_s = min(timings["grid"].seconds)
+        granularity_s = cores * wall_s / n_tasks(pattern)
+        efficiency = one_task_s(n) / granularity_s
+        tried.append({"n": n, "efficiency": efficiency, "task_us": 1e6 * granularity_s})
+        return efficiency, granularity_s
+
+    found = find_metg(at)
+    return {
+        "pattern": pattern, "mode": mode, "cores": cores, "tried": tried,
+        "metg_us": None if found is None else 1e6 * found,
+    }  # fmt: skip

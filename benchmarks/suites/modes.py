@@ -1,0 +1,57 @@
+"""Every mode of ours as a candidate."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import asyncnet_gpu as ag
+
+from ..nets.workload import Workload
+from .candidate import Candidate, Outputs
+
+MODES = ("serial", "streams", "graph-serial", "graph", "auto")
+#: Runs after which `auto` has decided, whatever the number of modes.
+_AUTO_RUNS = 40
+
+
+def ours(
+    workload: Workload, backend: str, mode: str, inputs: Mapping[str, Any]
+) -> tuple[Candidate, ag.Executable]:
+    """Compile a mode and warm it up: kernels, pools, captured graphs, and the choice of `auto`."""
+    exe = workload.net.compile(backend=backend, mode=mode)
+    for _ in range(_AUTO_RUNS if mode == "auto" else 2):
+        exe.run(inputs)
+
+    def issue() -> Callable[[], object]:
+        return exe.submit(inputs).result
+
+    def run() -> Outputs:
+        return exe.run(inputs)
+
+    def note() -> str:
+        plan = exe.plan
+        text = f"{len(plan.steps)} steps, {len(plan.streams)} streams, {plan.n_waits} waits"
+        return f"took {exe.mode}; {exe.why}; {text}" if mode == "auto" else text
+
+    on_device = exe.backend == "cuda"
+    candidate = Candidate(
+        mode, run, ours=True, issue=issue if on_device else None,
+        device_ms=(lambda: _device_ms(exe, inputs)) if on_device else None, note=note,
+        close=exe.close,
+    )  # fmt: skip
+    return candidate, exe
+
+
+def _device_ms(exe: ag.Executable, inputs: Mapping[str, Any], *, runs: int = 5) -> float:
+    """Median time from the first step's start to the last one's end, by timed events."""
+    with exe.trace() as timeline:
+        for _ in range(runs):
+            exe.run(inputs)
+    spans = [
+        max(s.end_s for s in run.slices) - min(s.start_s for s in run.slices)
+        for run in timeline.runs
+        if run.slices
+    ]
+    return 1e3 * statistics.median(spans)
