@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asyncnet_gpu.ops.copy import COPY
 from asyncnet_gpu.specs import TensorSpec, contiguous_strides
 
 if TYPE_CHECKING:
@@ -194,9 +195,13 @@ class _Builder:
                 self.values[blob.name] = blob.value
 
     def try_view(self, definition: NodeDef) -> bool:
-        """Lay the outputs into the storage of the input; False where the layout forbids it."""
+        """Lay the outputs into the storage of the input; False where that cannot be.
+
+        It cannot where the layout forbids it, and where the node is to come after others: only
+        something that is executed can.
+        """
         view = definition.op.view
-        if view is None:
+        if view is None or definition.after:
             return False
         base = self.blobs[definition.inputs[0]]
         array, address = layout_array(base)
@@ -211,10 +216,39 @@ class _Builder:
         self.node_ids[definition.name] = self.producers.get(base.name, ())
         return True
 
+    def is_packed(self, name: str, device: int) -> bool:
+        """Whether a blob will be C-contiguous where a node of `device` reads it."""
+        blob = self.blobs[name]
+        if layout_array(blob)[0].flags.c_contiguous:
+            return True
+        # A copy from another device is contiguous; a replica of a value keeps its layout.
+        return self.storages[blob.storage].device != device and blob.kind not in (
+            "constant", "parameter",
+        )  # fmt: skip
+
+    def pack_inputs(self, definition: NodeDef) -> tuple[str, ...]:
+        """Return the inputs of a node that sees bare pointers, strided views copied before it."""
+        names = []
+        for name in definition.inputs:
+            if self.is_packed(name, definition.device):
+                names.append(name)
+                continue
+            fresh = f"{name}.packed"
+            while fresh in self.blobs or self.net.has_blob(fresh):
+                fresh += "_"
+            blob_spec = self.net.spec_of(name)
+            self.new_storage(fresh, blob_spec, definition.device, "temporary")
+            self.append(fresh, COPY, {}, definition, (name,), (fresh,), self.whole_net())
+            names.append(fresh)
+        return tuple(names)
+
+    def whole_net(self) -> tuple[int, ...]:
+        """Return the last barrier over the whole net: every later node comes after it."""
+        return () if self.net_barrier is None else (self.net_barrier,)
+
     def control_edges(self, definition: NodeDef, node_id: int) -> tuple[int, ...]:
         after = {i for name in definition.after for i in self.node_ids[name]}
-        if self.net_barrier is not None:
-            after.add(self.net_barrier)
+        after.update(self.whole_net())
         if definition.op.name == "async_net_barrier" and not definition.inputs:
             first = 0 if self.net_barrier is None else self.net_barrier
             after.update(range(first, node_id))
@@ -222,6 +256,7 @@ class _Builder:
         return tuple(sorted(after))
 
     def add_node(self, definition: NodeDef) -> None:
+        reads = self.pack_inputs(definition) if definition.op.packed else definition.inputs
         node_id = len(self.nodes)
         after = self.control_edges(definition, node_id)
         for name in definition.outputs:
@@ -230,19 +265,19 @@ class _Builder:
                 self.new_storage(name, self.net.spec_of(name), definition.device, kind)
             self.producers[name] = (node_id,)
         self.node_ids[definition.name] = (node_id,)
-        self.nodes.append(
-            Node(
-                node_id,
-                definition.name,
-                definition.op,
-                definition.attrs,
-                definition.device,
-                definition.inputs,
-                definition.outputs,
-                after,
-                definition.line,
-            )
-        )
+        self.append(
+            definition.name, definition.op, definition.attrs, definition, reads, definition.outputs,
+            after,
+        )  # fmt: skip
+
+    def append(
+        self, name: str, op: Op, attrs: Attrs, definition: NodeDef, reads: tuple[str, ...],
+        writes: tuple[str, ...], after: tuple[int, ...],
+    ) -> None:  # fmt: skip
+        """Add a node that stands for `definition` or prepares it."""
+        line, device = definition.line, definition.device
+        i = len(self.nodes)
+        self.nodes.append(Node(i, name, op, attrs, device, reads, writes, after, line))
 
     def mark_outputs(self) -> None:
         """A storage seen through an output view must stay whole until the run has ended."""

@@ -149,7 +149,8 @@ class AsyncNet(NetState):
             CUDA C++ and the name (``extern "C"``) or name expression of the ``__global__``.
         args
             Blobs, and NumPy scalars passed by value, in the order of the kernel's parameters. The
-            outputs follow as last parameters.
+            outputs follow as last parameters. All arrays are C-contiguous: a strided view is copied
+            before.
         out
             ``(shape, dtype)``, or a list of such pairs.
         grid, block

@@ -90,6 +90,10 @@ class NetState:
             raise self._unknown(name, "blob", self._specs)
         return Blob(cast("AsyncNet", self), name, self._specs[name])
 
+    def has_blob(self, name: str) -> bool:
+        """Whether a blob of this name is defined."""
+        return name in self._specs
+
     def spec_of(self, name: str) -> TensorSpec:
         """Return shape and dtype of a blob by name."""
         return self._specs[name]

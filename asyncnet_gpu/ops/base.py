@@ -200,6 +200,9 @@ class Op:
     effect
         True when the launch does something beyond its outputs, so that the node is never dropped,
         folded or repeated.
+    packed
+        True when the launch cannot take strided inputs (it sees bare pointers): views that are not
+        C-contiguous are then copied first.
     """
 
     name: str
@@ -221,6 +224,7 @@ class Op:
     dtypes: frozenset[str] | None = None
     deterministic: bool = True
     effect: bool = False
+    packed: bool = False
 
     def check_inputs(self, ins: Specs) -> None:
         """Raise `ShapeError` when the number of inputs or the first dtype does not fit."""

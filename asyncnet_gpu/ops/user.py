@@ -115,5 +115,6 @@ OPS = (
         reference=_reference_kernel,
         cost=_cost,
         effect=True,
+        packed=True,
     ),
 )  # fmt: skip

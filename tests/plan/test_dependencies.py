@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import networkx as nx
 import numpy as np
-from helpers.nets import UPDATE, dag_net, mix, random_net
+from helpers.nets import CUDA_LIKE, HALF, UPDATE, dag_net, mix, random_net
 from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnet_gpu.graph import Graph, build_graph
 from asyncnet_gpu.net import AsyncNet
+from asyncnet_gpu.plan import make_plan
 from asyncnet_gpu.plan.deps import find_dependencies, has_parallelism, reduce_dependencies
 
 SEEDS = st.integers(0, 2**32)
@@ -81,3 +82,15 @@ def test_a_barrier_over_the_net_costs_edges_in_proportion_to_the_net() -> None:
     net.output(*made)
     edges = find_dependencies(build_graph(net))
     assert sum(map(len, edges)) <= 2 * len(edges)
+
+
+def test_a_view_that_comes_after_others_is_executed_so_that_its_readers_do() -> None:
+    net = AsyncNet("after")
+    x = net.input("x", (8,))
+    slow = mix(net, x, name="slow")
+    (view,) = net.add_node(HALF, (x,), {}, name="v", after=[slow])
+    net.output(mix(net, view, name="y"), slow)
+    plan = make_plan(
+        build_graph(net), device_kind="cpu", model=CUDA_LIKE, mode="streams", allocator="exact"
+    )
+    assert plan.explain("slow", "y").startswith("y waits for slow: 'v' waits for 'slow' (after)")
