@@ -71,7 +71,7 @@ def _of_file(path: str) -> dict[str, Any]:
     """Describe an ONNX file without loading it as a net."""
     from asyncnet_gpu.onnx import Limits
     from asyncnet_gpu.onnx.census import count_operators
-    from asyncnet_gpu.onnx.importer import model_inputs
+    from asyncnet_gpu.onnx.model import model_inputs
     from asyncnet_gpu.onnx.reader import opsets_of, read_model
 
     model, _ = read_model(path, Limits())

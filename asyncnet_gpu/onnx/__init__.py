@@ -17,16 +17,25 @@ import numpy as np
 from asyncnet_gpu.errors import NetError, ShapeError, message
 from asyncnet_gpu.onnx.context import NeedsValue
 from asyncnet_gpu.onnx.dynamic import OnnxExecutable, OnnxNet, check_extents, describe_input
-from asyncnet_gpu.onnx.importer import model_inputs
 from asyncnet_gpu.onnx.limits import Limits
+from asyncnet_gpu.onnx.model import model_inputs
+from asyncnet_gpu.onnx.ports import has_ports
 from asyncnet_gpu.onnx.reader import read_model
+from asyncnet_gpu.onnx.structured import StructuredExecutable, StructuredNet
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from asyncnet_gpu.net import AsyncNet
 
-__all__ = ["Limits", "OnnxExecutable", "OnnxNet", "load_onnx"]
+__all__ = [
+    "Limits",
+    "OnnxExecutable",
+    "OnnxNet",
+    "StructuredExecutable",
+    "StructuredNet",
+    "load_onnx",
+]
 
 
 def load_onnx(
@@ -35,7 +44,7 @@ def load_onnx(
     *,
     values: Mapping[str, object] | None = None,
     limits: Limits | None = None,
-) -> AsyncNet | OnnxNet:
+) -> AsyncNet | OnnxNet | StructuredNet:
     """Load an ONNX model as a net; the file is not trusted.
 
     Parameters
@@ -53,7 +62,8 @@ def load_onnx(
     Returns
     -------
     An `AsyncNet` with the model's names when every shape is known; else an `OnnxNet`, whose
-    executable binds the free dimensions by the inputs of each run.
+    executable binds the free dimensions by the inputs of each run. A model that takes or gives
+    more than tensors of numbers is a `StructuredNet`.
 
     Raises
     ------
@@ -64,6 +74,8 @@ def load_onnx(
     """
     limits = Limits() if limits is None else limits
     model, external = read_model(source, limits)
+    if has_ports(model, model_inputs(model)) and not shapes and not values:
+        return StructuredNet(model, external, limits)
     entries = {entry.name: entry for entry in model_inputs(model)}
     _check_names(entries, {*(shapes or {}), *(values or {})})
     fixed = {name: _fixed(entries[name], value) for name, value in (values or {}).items()}

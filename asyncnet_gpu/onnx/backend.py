@@ -36,7 +36,7 @@ class AsyncNetRep(BackendRep):  # type: ignore[misc]
         sources = (
             [s.name for s in self._net.sources if s.kind == "input"]
             if isinstance(self._net, AsyncNet)
-            else list(self._net.inputs)
+            else [*self._net.inputs]
         )
         self._inputs = tuple(sources)
         self._exe = self._net.compile(**options)
@@ -56,9 +56,9 @@ class AsyncNetRep(BackendRep):  # type: ignore[misc]
                             remedy="Give the graph's inputs without initializers.")
                 )  # fmt: skip
             inputs = dict(zip(self._inputs, inputs, strict=False))
-        arrays = {name: np.asarray(value) for name, value in inputs.items()}
+        arrays = {name: _given(value) for name, value in inputs.items()}
         outputs = self._exe.run(arrays)
-        values = [to_numpy(outputs[name]) for name in self._outputs]
+        values = [_returned(outputs[name]) for name in self._outputs]
         return tuple(namedtupledict("Outputs", list(self._outputs))(*values))
 
     def close(self) -> None:
@@ -69,6 +69,17 @@ class AsyncNetRep(BackendRep):  # type: ignore[misc]
         # The interface has no end of life: a suite of thousands of models relies on this.
         if hasattr(self, "_exe"):
             self._exe.close()
+
+
+def _given(value: Any) -> Any:
+    return value if value is None or isinstance(value, list) else np.asarray(value)
+
+
+def _returned(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_returned(part) for part in value]
+    # Strings and narrow numbers are arrays of the host already.
+    return value if value is None or isinstance(value, np.ndarray) else to_numpy(value)
 
 
 class AsyncNetBackend(Backend):  # type: ignore[misc]

@@ -14,13 +14,14 @@ from onnx import AttributeProto, GraphProto, NodeProto
 
 from asyncnet_gpu.blob import Blob
 from asyncnet_gpu.errors import OnnxImportError, message
+from asyncnet_gpu.onnx.narrow import Narrow, widen
 
 if TYPE_CHECKING:
     from asyncnet_gpu.onnx.importer import Importer, Scope
 
 Array = np.ndarray[Any, Any]
 Tensor: TypeAlias = "Blob | Array"
-Value: TypeAlias = "Blob | Array | list[Any] | None"
+Value: TypeAlias = "Blob | Array | Narrow | list[Any] | None"
 
 _NAMES = {
     AttributeProto.FLOAT: "float", AttributeProto.INT: "int", AttributeProto.STRING: "string",
@@ -104,6 +105,9 @@ class NodeContext:
         if value is None or isinstance(value, list):
             self.fail(f"input {index}", expected="a tensor", got="a sequence" if value else "none",
                       remedy="The file is broken.")  # fmt: skip
+        if isinstance(value, Narrow):
+            wide: Tensor = widen(self, value)
+            return wide
         return value
 
     def maybe(self, index: int) -> Tensor | None:
@@ -216,8 +220,8 @@ class NodeContext:
             return self._required(name, default)
         return tuple(s.decode("utf-8", "replace") for s in attribute.strings)
 
-    def attr_tensor(self, name: str) -> Array:
-        """Return a tensor attribute as an array."""
+    def attr_tensor(self, name: str) -> Any:
+        """Return a tensor attribute as an array, or as a `Narrow` value."""
         attribute = self._attr(name, AttributeProto.TENSOR, AttributeProto.SPARSE_TENSOR)
         if attribute is None:
             self._required(name, ...)
@@ -284,4 +288,4 @@ def describe(node: NodeProto) -> str:
 
 def as_blobs(values: Sequence[Value]) -> list[Tensor]:
     """Return the tensors among values, dropping omitted ones."""
-    return [v for v in values if v is not None and not isinstance(v, list)]
+    return [v for v in values if isinstance(v, (Blob, np.ndarray))]

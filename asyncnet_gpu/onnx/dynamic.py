@@ -15,14 +15,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from asyncnet_gpu.api import to_numpy
 from asyncnet_gpu.errors import NetError, OnnxImportError, ShapeError, message
 from asyncnet_gpu.onnx.context import NeedsValue
 from asyncnet_gpu.onnx.external import ExternalData
-from asyncnet_gpu.onnx.importer import import_model, model_inputs
 from asyncnet_gpu.onnx.limits import Limits
+from asyncnet_gpu.onnx.model import import_model, model_leaves
+from asyncnet_gpu.onnx.narrow import NARROW
+from asyncnet_gpu.onnx.ports import Layout
 from asyncnet_gpu.onnx.tensors import element_dtype
 
 if TYPE_CHECKING:
@@ -57,21 +59,21 @@ class OnnxNet:
 
     def __init__(
         self, model: ModelProto, external: ExternalData, shapes: Mapping[str, Sequence[int]],
-        values: Mapping[str, Array], limits: Limits,
+        values: Mapping[str, Array], limits: Limits, layout: Mapping[str, Layout] | None = None,
     ) -> None:  # fmt: skip
         self._model = model
+        self._layout = dict(layout or {})
         self._external = external
         self._limits = limits
         self._values = dict(values)
         self.name: str = model.graph.name
-        self.inputs = {
-            entry.name: describe_input(entry, shapes.get(entry.name))
-            for entry in model_inputs(model)
-            if entry.name not in values
-        }
+        parts = [leaf for leaf in model_leaves(model, self._layout) if leaf.name not in values]
+        self.inputs = {leaf.name: describe_input(leaf, shapes.get(leaf.name)) for leaf in parts}
         self.outputs = tuple(entry.name for entry in model.graph.output)
         #: Inputs whose value is part of the signature; grows as the importer asks.
-        self.bound: set[str] = set()
+        self.bound: set[str] = {leaf.name for leaf in parts if leaf.is_text}
+        #: Inputs of strings, which are bound as what `ports.text_bytes` makes of them.
+        self.texts = frozenset(self.bound)
 
     @property
     def is_static(self) -> bool:
@@ -102,8 +104,9 @@ class OnnxNet:
         for name, shape in shapes.items():
             check_extents(name, self.inputs[name][1], tuple(shape))
         return import_model(
-            self._model, self._external, shapes, {**self._values, **(values or {})}, self._limits
-        )
+            self._model, self._external, shapes, {**self._values, **(values or {})}, self._limits,
+            self._layout,
+        )  # fmt: skip
 
     def bind_value(self, needed: NeedsValue) -> None:
         """Make the inputs that the importer asked for part of the signature."""
@@ -158,7 +161,10 @@ def describe_input(entry: Any, shape: Sequence[int] | None) -> tuple[np.dtype[An
                     got=entry.type.WhichOneof("value"), remedy="Convert the model.")
         )  # fmt: skip
     tensor = entry.type.tensor_type
-    dtype = element_dtype(tensor.elem_type, where)
+    if tensor.elem_type == TensorProto.STRING:
+        return np.dtype(np.uint8), None  # as bytes, see `ports`
+    narrow = NARROW.get(tensor.elem_type)
+    dtype = element_dtype(tensor.elem_type, where) if narrow is None else narrow.codes
     extents: Extents | None = None
     if tensor.HasField("shape"):
         extents = tuple([_extent(dim) for dim in tensor.shape.dim])

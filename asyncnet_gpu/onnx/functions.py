@@ -14,6 +14,7 @@ from onnx import FunctionProto, TypeProto, defs
 
 from asyncnet_gpu.blob import Blob
 from asyncnet_gpu.onnx.context import NodeContext, Value
+from asyncnet_gpu.onnx.narrow import Narrow
 from asyncnet_gpu.onnx.tensors import ELEMENT_TYPES
 
 
@@ -82,4 +83,6 @@ def _type_of(value: Value) -> TypeProto:
     if isinstance(value, (Blob, np.ndarray)):
         element = ELEMENT_TYPES[np.dtype(value.dtype)]
         return onnx.helper.make_tensor_type_proto(element, value.shape)
+    if isinstance(value, Narrow):
+        return onnx.helper.make_tensor_type_proto(value.element_type, value.shape)
     return TypeProto()

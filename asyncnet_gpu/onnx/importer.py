@@ -15,7 +15,6 @@ import numpy as np
 from onnx import (
     AttributeProto,
     GraphProto,
-    ModelProto,
     NodeProto,
     SparseTensorProto,
     TensorProto,
@@ -31,9 +30,15 @@ from asyncnet_gpu.onnx.context import NodeContext, Tensor, Value, describe
 from asyncnet_gpu.onnx.external import ExternalData
 from asyncnet_gpu.onnx.fold import evaluate
 from asyncnet_gpu.onnx.functions import body_of
-from asyncnet_gpu.onnx.limits import Budget, Limits
+from asyncnet_gpu.onnx.limits import Budget
+from asyncnet_gpu.onnx.narrow import AWARE, NARROW, Narrow, restore
 from asyncnet_gpu.onnx.reader import opsets_of, plain_domain
-from asyncnet_gpu.onnx.tensors import element_dtype, read_sparse, read_tensor
+from asyncnet_gpu.onnx.tensors import (
+    read_codes,
+    read_sparse,
+    read_tensor,
+    read_texts,
+)
 from asyncnet_gpu.ops.base import Op
 
 Array = np.ndarray[Any, Any]
@@ -127,8 +132,12 @@ class Importer:
         self._blob_names.add(name)
         return self.net.input(name, shape, dtype)
 
-    def tensor(self, tensor: TensorProto, where: str) -> Array:
+    def tensor(self, tensor: TensorProto, where: str) -> Array | Narrow:
         """Read a tensor of the file."""
+        if tensor.data_type in NARROW:
+            return Narrow(read_codes(tensor, self.budget, self.external, where), tensor.data_type)
+        if tensor.data_type == TensorProto.STRING:
+            return read_texts(tensor, self.budget, where)
         return read_tensor(tensor, self.budget, self.external, where)
 
     def sparse(self, tensor: SparseTensorProto, where: str) -> Array:
@@ -137,6 +146,8 @@ class Importer:
 
     def name_constant(self, value: Value, name: str) -> None:
         """Give an array the name that it has when it becomes a constant of the net."""
+        if isinstance(value, Narrow):
+            value = value.codes
         if isinstance(value, np.ndarray):
             # The array is kept with its id: an id alone may belong to another array later.
             self._constant_names.setdefault(id(value), (value, name))
@@ -148,6 +159,9 @@ class Importer:
             return self._outer(value)
         if isinstance(value, list):
             return [self.adopt(v, name) for v in value]
+        if isinstance(value, Narrow):
+            codes: Any = self.adopt(value.codes, name)
+            return Narrow(codes, value.element_type)
         return value
 
     def blob(self, value: Tensor) -> Blob:
@@ -193,6 +207,8 @@ class Importer:
         if op is None:
             context.unsupported(f"operator {op_name!r}", "There is no such operator yet.")
         where = context.where
+        if op.view is None and any(isinstance(v, np.ndarray) and v.dtype == object for v in values):
+            context.unsupported(f"strings as input of {op_name!r}")
         if not any(isinstance(v, Blob) for v in values):
             known = evaluate(op, [np.asarray(v) for v in values], attrs, self.budget, where)
             if known is not None:
@@ -320,8 +336,12 @@ class Importer:
         if build is not None:
             made = build(context, node)
             # A tuple holds the outputs; a list is a sequence, which is one output.
-            return made if isinstance(made, tuple) else (made,)
-        return _default(context, entry.op)
+            outputs: Sequence[Value] = made if isinstance(made, tuple) else (made,)
+        else:
+            outputs = _default(context, entry.op)
+        if node.op_type not in AWARE and any(isinstance(v, Narrow) for v in values):
+            return restore(context, values, outputs)
+        return outputs
 
     def _call(
         self, context: NodeContext, function: Any, opsets: Mapping[str, int]
@@ -404,68 +424,3 @@ def _reads(node: NodeProto) -> Iterable[str]:
             yield from (output.name for output in graph.output)
             for inner in graph.node:
                 yield from _reads(inner)
-
-
-def import_model(
-    model: ModelProto, external: ExternalData, shapes: Mapping[str, Sequence[int]],
-    values: Mapping[str, Array], limits: Limits,
-) -> AsyncNet:  # fmt: skip
-    """Import a model whose input shapes are all given.
-
-    Parameters
-    ----------
-    shapes
-        For every input that is no initializer.
-    values
-        Inputs that are bound to a value and so are none of the net.
-
-    Raises
-    ------
-    OnnxImportError
-        If the model is broken, over a limit or not supported.
-    NeedsValue
-        If shapes depend on the values of further inputs.
-    """
-    graph = model.graph
-    budget = Budget(limits)
-    importer = Importer(
-        AsyncNet(graph.name[:200] or "onnx"), budget, external,
-        {(plain_domain(f.domain), f.name): f for f in model.functions},
-    )  # fmt: skip
-    opsets = opsets_of(model.opset_import)
-    if "" not in opsets and model.ir_version < 3:
-        opsets[""] = 1
-    scope = Scope(None, opsets, 0)
-    inputs: dict[str, Value] = {}
-    for entry in model_inputs(model):
-        if entry.name in values:
-            inputs[entry.name] = values[entry.name]
-            continue
-        where = f"onnx input {entry.name[:200]!r}"
-        dtype = element_dtype(entry.type.tensor_type.elem_type, where)
-        budget.tensor(shapes[entry.name], dtype.itemsize, where)
-        inputs[entry.name] = importer.input(entry.name, shapes[entry.name], dtype)
-    results = importer.graph(graph, inputs, scope)
-    for entry, value in zip(graph.output, results, strict=True):
-        if value is None or isinstance(value, list):
-            raise OnnxImportError(
-                message(f"onnx output {entry.name[:200]!r}", "kind of value", expected="a tensor",
-                        got="a sequence" if value else "nothing", remedy="Convert the model.")
-            )  # fmt: skip
-        importer.net.output(**{entry.name: importer.blob(value)})
-    return importer.net
-
-
-def model_inputs(model: ModelProto) -> list[Any]:
-    """Return the inputs that a caller gives: older files list the initializers among them."""
-    made = {t.name for t in model.graph.initializer}
-    made.update(s.values.name for s in model.graph.sparse_initializer)
-    found = [entry for entry in model.graph.input if entry.name not in made]
-    names = [entry.name for entry in found]
-    for name in names:
-        if not name or not isinstance(name, str) or names.count(name) > 1:
-            raise OnnxImportError(
-                message(f"onnx input {name[:200]!r}", "name", expected="different texts, not empty",
-                        got=name[:200], remedy="The file is broken.")
-            )  # fmt: skip
-    return found

@@ -226,7 +226,7 @@ def import_body(
         raise NeedsValue(str(needed), captures.behind(needed.inputs) or frozenset()) from needed
     keys = []
     for i, value in enumerate(results):
-        if value is None or isinstance(value, list):
+        if not isinstance(value, (Blob, np.ndarray)):
             context.fail(f"attribute {attribute!r}", expected="tensors as results",
                          got="a sequence",
                          remedy="Sequences exist while importing only.")  # fmt: skip

@@ -11,6 +11,7 @@ from onnx import SparseTensorProto, TensorProto
 from asyncnet_gpu.errors import OnnxImportError, message
 from asyncnet_gpu.onnx.external import ExternalData
 from asyncnet_gpu.onnx.limits import Budget
+from asyncnet_gpu.onnx.narrow import NARROW, codes_from_bytes
 
 Array = np.ndarray[Any, Any]
 
@@ -82,6 +83,45 @@ def read_tensor(tensor: TensorProto, budget: Budget, external: ExternalData, whe
         _fail(where, "raw data", f"{nbytes} bytes for {dtype}{list(shape)}", f"{len(raw)} bytes",
               "The file is broken or cut off.")  # fmt: skip
     return np.frombuffer(raw, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+
+
+def read_codes(tensor: TensorProto, budget: Budget, external: ExternalData, where: str) -> Array:
+    """Return the codes of a tensor of a narrow type (see `narrow`).
+
+    Raises
+    ------
+    OnnxImportError
+        If shape and data do not fit together, or are over a limit.
+    """
+    wanted, shape = NARROW[tensor.data_type], tuple(tensor.dims)
+    budget.constant(budget.tensor(shape, wanted.codes.itemsize, where), where)
+    size = math.prod(shape)
+    nbytes = -(-size * wanted.bits // 8)
+    raw: Any
+    if tensor.data_location == TensorProto.EXTERNAL:
+        raw = external.read({e.key: e.value for e in tensor.external_data}, nbytes, where)
+    elif tensor.HasField("raw_data"):
+        raw = tensor.raw_data
+    else:
+        raw = np.asarray(tensor.int32_data, np.int64).astype("<u2" if wanted.bits == 16 else "u1")
+        raw = raw.tobytes()
+    if len(raw) != nbytes:
+        _fail(where, "data", f"{nbytes} bytes for {wanted.name}{list(shape)}", f"{len(raw)} bytes",
+              "The file is broken or cut off.")  # fmt: skip
+    return codes_from_bytes(raw, tensor.data_type, size).reshape(shape)
+
+
+def read_texts(tensor: TensorProto, budget: Budget, where: str) -> Array:
+    """Return a tensor of strings as an array of objects."""
+    shape = tuple(tensor.dims)
+    nbytes = budget.tensor(shape, 8, where) + sum(map(len, tensor.string_data))
+    budget.constant(nbytes, where)
+    if math.prod(shape) != len(tensor.string_data):
+        _fail(where, "strings", f"{math.prod(shape)} for shape {shape}", len(tensor.string_data),
+              "The file is broken or cut off.")  # fmt: skip
+    made = np.empty(len(tensor.string_data), object)
+    made[:] = [text.decode("utf-8", "replace") for text in tensor.string_data]
+    return made.reshape(shape)
 
 
 def _typed(tensor: TensorProto, dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> Array:

@@ -37,8 +37,9 @@ from helpers.onnx_mutate import Corpus, mutated
 
 from asyncnet_gpu.errors import AsyncNetError, DeviceError, InternalError, OnnxImportError
 from asyncnet_gpu.net import AsyncNet
-from asyncnet_gpu.onnx import Limits, OnnxNet, load_onnx
+from asyncnet_gpu.onnx import Limits, OnnxNet, StructuredNet, load_onnx
 from asyncnet_gpu.onnx.context import NeedsValue
+from asyncnet_gpu.onnx.ports import text_bytes
 
 #: Small, so that a hostile size is refused by its number and not by the machine.
 LIMITS = Limits(
@@ -49,6 +50,7 @@ LIMITS = Limits(
 MOST_RESIDENT_BYTES = 4 * LIMITS.max_constant_bytes
 MOST_RESERVED_BYTES = 1 << 30
 TIMEOUT_S = 20
+TEXTS = text_bytes(np.array(["a b", ""], object))
 #: Nets beyond this are loaded only.
 RUN_NODES, RUN_BYTES = 60, 1 << 22
 #: A refusal caused by one of these came too late, whatever it was wrapped in.
@@ -77,6 +79,14 @@ def limited(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def _layout(type_: Any) -> Any:
+    """Return a layout that fits the type of an input: two elements, nothing left out."""
+    kind = type_.WhichOneof("value")
+    if kind == "sequence_type":
+        return (_layout(type_.sequence_type.elem_type),) * 2
+    return _layout(type_.optional_type.elem_type) if kind == "optional_type" else "tensor"
+
+
 def _bind(net: OnnxNet) -> AsyncNet | None:
     """Bind free dimensions to small ones, and the values that the importer asks for to ones."""
     shapes = {
@@ -85,7 +95,7 @@ def _bind(net: OnnxNet) -> AsyncNet | None:
     }
     for _ in range(5):
         values = {
-            n: np.ones(shapes[n], net.inputs[n][0])
+            n: TEXTS if n in net.texts else np.ones(shapes[n], net.inputs[n][0])
             for n in net.bound
             if np.prod([max(1, e) for e in shapes[n]]) < 1e5
         }
@@ -137,6 +147,8 @@ def attempt(data: bytes) -> str:
     """Load a file and say what came of it. Anything unforeseen is a bug and raises."""
     try:
         net = load_onnx(data, limits=LIMITS)
+        if isinstance(net, StructuredNet):
+            net = net.of_layout({name: _layout(type_) for name, type_ in net.types.items()})
         bound = _bind(net) if isinstance(net, OnnxNet) else net
     except OnnxImportError as error:
         if not str(error).startswith("[onnx"):

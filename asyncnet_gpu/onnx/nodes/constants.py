@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from asyncnet_gpu.onnx.context import NodeContext
+from asyncnet_gpu.onnx.narrow import Narrow
 from asyncnet_gpu.onnx.tensors import element_dtype
 from asyncnet_gpu.ops.base import OnnxMapping
 
@@ -23,9 +24,18 @@ def _constant(context: NodeContext, node: Any) -> Any:
         return np.asarray(value, np.int64)
     if name in ("value_float", "value_floats"):
         return np.asarray(value, np.float32)
-    if not isinstance(value, np.ndarray):
-        context.unsupported("constant text", "Strings are not supported.")
+    if name in ("value_string", "value_strings"):
+        return texts(value)
     return value
+
+
+def texts(value: str | tuple[str, ...]) -> np.ndarray[Any, Any]:
+    """Return texts as an array of strings."""
+    if isinstance(value, str):
+        return np.asarray(value, object)
+    made = np.empty(len(value), object)
+    made[:] = value
+    return made
 
 
 def _filled(context: NodeContext, shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> Any:
@@ -38,6 +48,10 @@ def _filled(context: NodeContext, shape: tuple[int, ...], value: Any, dtype: np.
 
 def _constant_of_shape(context: NodeContext, node: Any) -> Any:
     value = context.attr_tensor("value") if context.has_attr("value") else np.zeros(1, np.float32)
+    if isinstance(value, Narrow):
+        fill = np.asarray(value.codes).reshape(-1)[0]
+        codes = _filled(context, context.known_ints(0, "shape"), fill, value.type.codes)
+        return Narrow(codes, value.element_type)
     if value.size != 1:
         context.fail("attribute 'value'", expected="one element", got=value.size,
                      remedy="The file is broken.")  # fmt: skip
@@ -99,7 +113,9 @@ def _dropout(context: NodeContext, node: Any) -> Any:
 
 def _identity(context: NodeContext, node: Any) -> Any:
     value = context.value(0)
-    return [*value] if isinstance(value, list) else context.result("identity", context.x())
+    if value is None or isinstance(value, (list, Narrow)):
+        return (value,)
+    return context.result("identity", value)
 
 
 NODES = {

@@ -12,6 +12,7 @@ from asyncnet_gpu.blob import Blob
 from asyncnet_gpu.errors import OnnxImportError
 from asyncnet_gpu.onnx.context import NeedsValue, NodeContext, Value
 from asyncnet_gpu.onnx.importer import Scope
+from asyncnet_gpu.onnx.narrow import Narrow
 from asyncnet_gpu.onnx.nested import import_body
 from asyncnet_gpu.ops.base import OnnxMapping
 from asyncnet_gpu.specs import TensorSpec, spec
@@ -151,8 +152,8 @@ def _empty(context: NodeContext, entry: Any, axis: int) -> Value:
 
 
 def _spec(context: NodeContext, value: Value) -> TensorSpec:
-    if value is None or isinstance(value, list):
-        context.unsupported("a sequence carried by a loop that is not unrolled")
+    if value is None or isinstance(value, (list, Narrow)):
+        context.unsupported("a sequence or narrow number carried by a loop that is not unrolled")
     return TensorSpec(tuple(value.shape), np.dtype(value.dtype))
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from asyncnet_gpu.blob import Blob
 from asyncnet_gpu.onnx.context import NodeContext, Tensor
-from asyncnet_gpu.onnx.tensors import element_dtype
 from asyncnet_gpu.ops.base import OnnxMapping
 
 
@@ -80,26 +79,6 @@ def _pow(context: NodeContext, node: Any) -> Any:
     return context.result("pow", base, exponent)
 
 
-def _cast_attrs(context: NodeContext, element_type: int) -> dict[str, Any]:
-    dtype = element_dtype(element_type, f"{context.where}, attribute 'to'")
-    return {"dtype": dtype.name}
-
-
-def _cast(context: NodeContext, node: Any) -> Any:
-    if context.opset < 6:  # the type's name in text
-        from onnx import TensorProto
-
-        code = TensorProto.DataType.items()
-        wanted = context.attr_str("to")
-        number = dict(code).get(wanted, 0)
-        return context.result("cast", context.x(), **_cast_attrs(context, number))
-    return context.result("cast", context.x(), **_cast_attrs(context, context.attr_int("to")))
-
-
-def _cast_like(context: NodeContext, node: Any) -> Any:
-    return context.result("cast", context.x(), dtype=np.dtype(context.x(1).dtype).name)
-
-
 def _mod(context: NodeContext, node: Any) -> Any:
     return context.result("fmod" if context.attr_int("fmod", 0) else "mod", *context.tensors())
 
@@ -146,8 +125,6 @@ NODES: dict[str, Any] = {
     "Add": _legacy_binary("add"),
     "And": _legacy_binary("logical_and"),
     "BitShift": OnnxMapping(since=11, build=_bit_shift),
-    "Cast": OnnxMapping(build=_cast),
-    "CastLike": OnnxMapping(since=15, build=_cast_like),
     "Clip": OnnxMapping(build=_clip),
     "Div": _legacy_binary("div"),
     "Equal": _legacy_binary("equal"),

@@ -10,10 +10,12 @@ import math
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from asyncnet_gpu.onnx.context import NodeContext
+from asyncnet_gpu.onnx.narrow import NARROW, Narrow, narrow
 from asyncnet_gpu.onnx.nodes.windows import n_spatial, window
-from asyncnet_gpu.onnx.tensors import element_dtype
+from asyncnet_gpu.onnx.tensors import ELEMENT_TYPES, element_dtype
 from asyncnet_gpu.ops.base import OnnxMapping
 
 
@@ -39,22 +41,36 @@ def _to(context: NodeContext, value: Any, dtype: Any) -> Any:
     return value if np.dtype(value.dtype).name == name else context.emit("cast", value, dtype=name)
 
 
-def saturate(context: NodeContext, value: Any, zero: Any, dtype: np.dtype[Any]) -> Any:
+def saturate(
+    context: NodeContext, value: Any, zero: Any, dtype: np.dtype[Any],
+    limits: tuple[int, int] | None = None,
+) -> Any:  # fmt: skip
     """Round, shift by the zero point, cut to the range of `dtype`, convert: the node's result."""
     info = np.iinfo(dtype)
+    low, high = (info.min, info.max) if limits is None else limits
     rounded = context.emit("round", value)
     if zero is not None:
         rounded = context.emit("add", rounded, _to(context, zero, value.dtype))
-    cut = context.emit("clip", rounded, low=float(info.min), high=float(info.max))
+    cut = context.emit("clip", rounded, low=float(low), high=float(high))
     return context.result("cast", cut, dtype=dtype.name)
+
+
+def _quantized_type(context: NodeContext) -> int:
+    """Return the element type that a node quantises to."""
+    zero = context.value(2)
+    if isinstance(zero, Narrow):
+        return zero.element_type
+    if zero is not None:
+        return ELEMENT_TYPES[np.dtype(context.x(2).dtype)]
+    return int(context.attr_int("output_dtype", 0)) or TensorProto.UINT8
 
 
 def _quantize(context: NodeContext, node: Any) -> Any:
     x, scale, zero = context.x(0), context.x(1), context.maybe(2)
     axis, block = context.attr_int("axis", 1), context.attr_int("block_size", 0)
-    dtype = np.dtype("uint8") if zero is None else np.dtype(zero.dtype)
-    if zero is None and context.attr_int("output_dtype", 0):
-        dtype = element_dtype(context.attr_int("output_dtype"), context.where)
+    element_type = _quantized_type(context)
+    small = NARROW.get(element_type)
+    dtype = element_dtype(element_type, context.where) if small is None else small.codes
     if dtype.kind not in "iu":
         context.unsupported(f"quantising to {dtype}")
     scale = _aligned(context, scale, x, axis, block)
@@ -65,8 +81,14 @@ def _quantize(context: NodeContext, node: Any) -> Any:
     if precision:
         work = element_dtype(precision, context.where).type
     ratio = context.emit("div", _to(context, x, work), _to(context, scale, work))
-    return saturate(context, _to(context, ratio, np.result_type(ratio.dtype, np.float32)), zero,
-                    dtype)  # fmt: skip
+    ratio = _to(context, ratio, np.result_type(ratio.dtype, np.float32))
+    if small is None:
+        return saturate(context, ratio, zero, dtype)
+    if small.is_integer:
+        (codes,) = saturate(context, ratio, zero, dtype, (small.low, small.high))
+        return Narrow(codes, element_type)
+    # The zero point of a float type is 0: adding it changes nothing.
+    return narrow(context, ratio, element_type, saturate=bool(context.attr_int("saturate", 1)))
 
 
 def _dequantize(context: NodeContext, node: Any) -> Any:
@@ -76,6 +98,9 @@ def _dequantize(context: NodeContext, node: Any) -> Any:
     if context.attr_int("output_dtype", 0):
         out = element_dtype(context.attr_int("output_dtype"), context.where)
     scale = _aligned(context, scale, x, axis, block)
+    if np.dtype(x.dtype).kind == "f":  # a narrow type: numbers already, without a zero point
+        return context.result("cast", context.emit("mul", x, _to(context, scale, x.dtype)),
+                              dtype=out.name)  # fmt: skip
     whole = _to(context, x, np.int32)
     if zero is not None:
         zero = _to(context, _aligned(context, zero, x, axis, block), np.int32)

@@ -1,0 +1,149 @@
+"""Models whose inputs or outputs are more than plain tensors: sequences, optionals, texts, codes.
+
+Every layout of the inputs (`ports`) is a net of its own, behind an `OnnxExecutable` of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, final
+
+from onnx import ModelProto
+
+from asyncnet_gpu.api import to_numpy
+from asyncnet_gpu.errors import NetError, message
+from asyncnet_gpu.onnx.dynamic import DEFAULT_PLANS, OnnxExecutable, OnnxNet
+from asyncnet_gpu.onnx.external import ExternalData
+from asyncnet_gpu.onnx.limits import Limits
+from asyncnet_gpu.onnx.model import model_inputs
+from asyncnet_gpu.onnx.ports import Layout, collect, flatten
+
+#: Layouts of the inputs that an executable keeps plans for.
+MAX_LAYOUTS = 8
+
+
+@final
+class StructuredNet:
+    """A model that takes or gives sequences, optionals, strings or narrow numbers.
+
+    Attributes
+    ----------
+    name
+        Of the graph.
+    inputs, outputs
+        Names.
+    """
+
+    def __init__(self, model: ModelProto, external: ExternalData, limits: Limits) -> None:
+        self.name: str = model.graph.name
+        self._model = model
+        self._external = external
+        self._limits = limits
+        self.types = {entry.name: entry.type for entry in model_inputs(model)}
+        self.result_types = {entry.name: entry.type for entry in model.graph.output}
+        self.inputs = tuple(self.types)
+        self.outputs = tuple(self.result_types)
+
+    def of_layout(self, layout: Mapping[str, Layout]) -> OnnxNet:
+        """Return the net for inputs of some layout."""
+        return OnnxNet(self._model, self._external, {}, {}, self._limits, layout)
+
+    def compile(self, **options: Any) -> StructuredExecutable:
+        """Return an executable that plans for the first run of each layout and signature.
+
+        Parameters
+        ----------
+        options
+            As for `asyncnet_gpu.compile`, and ``max_plans`` of `OnnxNet.compile`.
+        """
+        return StructuredExecutable(self, options)
+
+    def __repr__(self) -> str:
+        return f"<StructuredNet {self.name!r}: {len(self.inputs)} inputs>"
+
+
+@final
+class StructuredExecutable:
+    """Executables of one model by layout. Safe to use from several threads.
+
+    Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, net: StructuredNet, options: Mapping[str, Any]) -> None:
+        self._net = net
+        self._options = {"max_plans": DEFAULT_PLANS, **options}
+        self._made: OrderedDict[tuple[Any, ...], OnnxExecutable] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def run(
+        self, inputs: Mapping[str, object] | None = None, /, *, timeout_s: float | None = None,
+        **named: object,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Execute the model and wait.
+
+        Parameters
+        ----------
+        inputs, named
+            A list for a sequence, None for an optional value that is not there, an array of texts
+            for strings, of an `ml_dtypes` type for narrow numbers; else an array.
+        timeout_s
+            Time to wait.
+
+        Returns
+        -------
+        The same kinds of values by the names of the outputs.
+
+        Raises
+        ------
+        NetError
+            If the inputs do not fit.
+        """
+        given = dict(named) if inputs is None else {**inputs, **named}
+        types = self._net.types
+        if given.keys() - types.keys() or any(
+            n not in given and t.WhichOneof("value") != "optional_type" for n, t in types.items()
+        ):
+            raise NetError(
+                message("run", "inputs do not fit", expected=", ".join(types) or "none",
+                        got=", ".join(given) or "none",
+                        remedy="Give a value for every input by its name.")
+            )  # fmt: skip
+        tensors: dict[str, Any] = {}
+        layout = {n: flatten(n, t, given.get(n), tensors) for n, t in types.items()}
+        with self._lock:  # nobody closes an executable that is in use
+            exe = self._executable(layout)
+            found = exe.run(tensors, timeout_s=timeout_s)
+        results = self._net.result_types
+        return {n: collect(n, t, found, to_numpy) for n, t in results.items()}
+
+    def _executable(self, layout: dict[str, Layout]) -> OnnxExecutable:
+        key = tuple(layout.items())
+        found = self._made.get(key)
+        if found is None:
+            found = self._made[key] = self._net.of_layout(layout).compile(**self._options)
+            if len(self._made) > MAX_LAYOUTS:
+                self._made.popitem(last=False)[1].close()
+        self._made.move_to_end(key)
+        return found
+
+    def close(self) -> None:
+        """Free every plan."""
+        with self._lock:
+            made = list(self._made.values())
+            self._made.clear()
+        for exe in made:
+            exe.close()
+
+    def __enter__(self) -> StructuredExecutable:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
