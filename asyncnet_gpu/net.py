@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from asyncnet_gpu import ops
 from asyncnet_gpu.barrier import AsyncNetBarrier
 from asyncnet_gpu.blob import Blob
 from asyncnet_gpu.errors import NetError, ShapeError, message
-from asyncnet_gpu.net_state import After, NetState, SourceDef, user_line
+from asyncnet_gpu.net_state import After, NetState, SourceDef, names_line, user_line
 from asyncnet_gpu.ops.barrier import BARRIERS
-from asyncnet_gpu.specs import TensorSpec, spec
+from asyncnet_gpu.specs import TensorSpec, as_dtype, spec
 
 if TYPE_CHECKING:
     from asyncnet_gpu.executor import Executable
@@ -47,6 +47,7 @@ class AsyncNet(NetState):
 
     # -- sources ---------------------------------------------------------------------------
 
+    @names_line
     def input(self, name: str, shape: Sequence[int] | int, dtype: object = "float32") -> Blob:
         """Declare a blob that the caller gives to each run.
 
@@ -66,6 +67,7 @@ class AsyncNet(NetState):
         """
         return self._source(name, spec(shape, dtype, where=f"input {name!r}"), "input", None)
 
+    @names_line
     def parameter(self, name: str, value: object) -> Blob:
         """Declare a persistent blob with a first value; every slot sees the same bytes.
 
@@ -75,6 +77,7 @@ class AsyncNet(NetState):
         array = self._array(name, value)
         return self._source(name, TensorSpec(array.shape, array.dtype), "parameter", array)
 
+    @names_line
     def output(self, *blobs: Blob, **named: Blob) -> None:
         """Mark blobs as results of a run: by their own name, or by keyword under another."""
         for key, blob in [
@@ -110,6 +113,7 @@ class AsyncNet(NetState):
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *ops.registry()})
 
+    @names_line
     def call(
         self, fn: Callable[..., object], *blobs: object, shape: Any, dtype: Any,
         name: str | Sequence[str] | None = None, after: After = (),
@@ -131,10 +135,11 @@ class AsyncNet(NetState):
             else ((shape,) if isinstance(shape, int) else tuple(shape),)
         )
         dtypes = tuple(dtype) if isinstance(dtype, (list, tuple)) else (dtype,) * len(shapes)
-        attrs = {"fn": fn, "shapes": shapes, "dtypes": tuple(np.dtype(d).name for d in dtypes)}
+        attrs = {"fn": fn, "shapes": shapes, "dtypes": _dtype_names(dtypes, "call")}
         outs = self.add_node(ops.registry()["call"], blobs, attrs, name=name, after=after)
         return tuple(outs) if several else outs[0]
 
+    @names_line
     def kernel(
         self, source: str, entry: str, args: Sequence[object], *, out: Any,
         grid: int | Sequence[int], block: int | Sequence[int],
@@ -166,11 +171,13 @@ class AsyncNet(NetState):
             "source": source, "entry": entry, "args": tuple(slots),
             "grid": _extents(grid), "block": _extents(block), "cpu": cpu,
             "shapes": tuple((s,) if isinstance(s, int) else tuple(s) for s, _ in outs),
-            "dtypes": tuple(np.dtype(d).name for _, d in outs), "shared_bytes": int(shared_bytes),
+            "dtypes": _dtype_names([d for _, d in outs], "kernel"),
+            "shared_bytes": int(shared_bytes),
         }  # fmt: skip
         made = self.add_node(ops.registry()["kernel"], blobs, attrs, name=name, after=after)
         return tuple(made) if isinstance(out, list) else made[0]
 
+    @names_line
     def barrier(
         self, *blobs: Blob, name: str | None = None, cross_device: bool | None = None,
         outputs: Sequence[object] | None = None, after: After = (),
@@ -205,6 +212,7 @@ class AsyncNet(NetState):
         self._append(op, node, {}, names, names, device, after)
         return AsyncNetBarrier(self, node, names)
 
+    @names_line
     def add_node(
         self, op: Op, operands: Sequence[object], attrs: Attrs, *,
         name: str | Sequence[str] | None = None, outputs: Sequence[str] | None = None,
@@ -247,14 +255,18 @@ class AsyncNet(NetState):
             self._devices.setdefault(out, self._device)
         return tuple(Blob(self, n, self._specs[n]) for n in out_names)
 
-    @contextmanager
-    def device(self, index: int) -> Iterator[None]:
+    @names_line
+    def device(self, index: int) -> AbstractContextManager[None]:
         """Place what is added inside on logical device `index` (the same on every backend)."""
         if not isinstance(index, int) or index < 0:
             raise NetError(
                 message("net.device", f"device {index!r}", expected="an integer of at least 0",
                         got=repr(index), remedy="Devices are counted from 0.")
             )  # fmt: skip
+        return self._on_device(index)
+
+    @contextmanager
+    def _on_device(self, index: int) -> Iterator[None]:
         outer, self._device = self._device, index
         try:
             yield
@@ -273,6 +285,7 @@ class AsyncNet(NetState):
         """Number of logical devices that the net names."""
         return 1 + max([0, *self._devices.values(), *(d.device for d in self.definitions)])
 
+    @names_line
     def check_complete(self) -> None:
         """Raise `NetError` if the net cannot be compiled yet."""
         if not self.outputs:
@@ -314,8 +327,17 @@ def _is_blob(value: object) -> bool:
     return isinstance(value, Blob) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
+def _dtype_names(dtypes: Sequence[object], where: str) -> tuple[str, ...]:
+    return tuple(as_dtype(dtype, where=where).name for dtype in dtypes)
+
+
 def _extents(value: int | Sequence[int]) -> tuple[int, int, int]:
     extents = (value,) if isinstance(value, int) else tuple(value)
+    if not 1 <= len(extents) <= 3 or min(extents) < 1:
+        raise NetError(
+            message("kernel", "bad grid or block", expected="one to three extents of at least 1",
+                    got=extents, remedy="Give the number of blocks and of threads per block.")
+        )  # fmt: skip
     x, y, z = (*extents, 1, 1, 1)[:3]
     return int(x), int(y), int(z)
 

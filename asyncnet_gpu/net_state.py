@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
 from asyncnet_gpu.barrier import AsyncNetBarrier
 from asyncnet_gpu.blob import Blob
-from asyncnet_gpu.errors import NetError, message
+from asyncnet_gpu.errors import NetError, ShapeError, message
 from asyncnet_gpu.ops.base import REQUIRED
 from asyncnet_gpu.specs import DTYPES, TensorSpec, spec
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from asyncnet_gpu.ops.base import Attrs, Op
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 After = Sequence["Blob | AsyncNetBarrier | str"]
 
@@ -63,6 +67,22 @@ def user_line() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+def names_line(method: Callable[P, T]) -> Callable[P, T]:
+    """Let the errors of a method of the net name the line of user code that called it."""
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except (NetError, ShapeError) as error:
+            line = user_line()
+            if line not in str(error):
+                error.args = (f"{error} At {line}.",)
+            raise
+
+    return call
+
+
 class NetState:
     """Names, specs and definitions of a net under construction."""
 
@@ -78,12 +98,14 @@ class NetState:
         self._counts: dict[str, int] = {}
         self._device = 0
 
+    @names_line
     def constant(self, value: object, *, dtype: object = None, name: str | None = None) -> Blob:
         """Declare a value that never changes; operators on constants run once, when compiling."""
         name = self._auto_name("constant") if name is None else name
         array = self._array(name, value, dtype)
         return self._source(name, TensorSpec(array.shape, array.dtype), "constant", array)
 
+    @names_line
     def blob(self, name: str) -> Blob:
         """Return the handle of a blob by name."""
         if name not in self._specs:
