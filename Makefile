@@ -16,7 +16,7 @@ help:
 	@echo "make test      lint, types and every test that needs no GPU (ci/check)"
 	@echo "make gpu-test  the tests and benchmarks that need one (ci/gpu); EXTRAS=cuda13x brings CuPy"
 	@echo "make bench     benchmarks on whatever there is; BENCH_ARGS=... are passed on"
-	@echo "make docs      API reference into build/docs"
+	@echo "make docs      the documentation into build/docs, warnings as errors"
 	@echo "make fuzz      100,000 broken ONNX files (FUZZ_ARGS=... are passed on)"
 	@echo "make lint | format | venv | clean"
 
@@ -48,7 +48,7 @@ bench: $(call stamp,gpu-test) $(VENV)/.models
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 docs: $(call stamp,docs)
-	$(BIN)/pdoc --docformat numpy --output-directory build/docs asyncnet_gpu
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 fuzz: venv
 	PYTHONPATH=tests $(BIN)/python -m helpers.onnx_fuzz --large --count 100000 $(FUZZ_ARGS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import doctest
+import importlib
 import io
 import re
 import shlex
@@ -122,6 +123,23 @@ def test_what_a_page_shows_runs(page: Path) -> None:
 )
 def test_what_a_page_shows_of_cuda_runs(page: Path) -> None:
     run_page(page.read_text(), str(page), cuda=True)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = (ROOT / "mkdocs.yml").read_text()
+    pages = [p.relative_to(DOCS).as_posix() for p in PAGES if p.is_relative_to(DOCS)]
+    assert not [page for page in pages if f": {page}\n" not in listed]
+
+
+def test_the_reference_of_the_command_line_has_every_command() -> None:
+    text = importlib.import_module("ci.mkdocs_hooks").commands()
+    names = {command.name or command.callback.__name__ for command in registered()}
+    assert names
+    assert {f"## `asyncnet {name}`" for name in names} <= set(text.splitlines())
+
+
+def registered() -> list[Any]:
+    return cli.application().registered_commands
 
 
 def test_the_pages_were_found() -> None:
