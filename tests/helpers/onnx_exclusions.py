@@ -19,17 +19,22 @@ class Exclusion(NamedTuple):
 EXCLUSIONS = (
     Exclusion(r"test_image_decoder_.*", "decoding of image files belongs in front of a net"),
     Exclusion(
-        r"test_(string|strnorm|regex_full_match|equal_string|ai_onnx_ml_label_encoder).*",
-        "strings are not supported",
+        r"test_regex_full_match_.*",
+        "a pattern from an untrusted file can keep Python's re busy for ever",
     ),
-    Exclusion(r"test_(loop13_seq|loop16_seq_none)", "a loop whose count a run decides"),
-    Exclusion(r"test_(tfidf|ai_onnx_ml_(array|bin|tree)).*", "classical machine learning"),
     Exclusion(
-        r"test_(basic_deform|bernoulli|deform|det_|maxunpool|roialign|scatter_with|tensorscatter"
-        r"|training_dropout(?!_zero)|gradient).*",
+        r"test_loop16_seq_none",
+        "equal result, but the suite asks for the length of the scalars in the sequence",
+    ),
+    Exclusion(
+        r"test_attention_4d_causal_fp16(_expanded)?",
+        "the expected values, rounded to float16 in every step, are 4.9e-4 off; ours are 4.0e-4",
+    ),
+    Exclusion(r"test_ai_onnx_ml_tree_ensemble_.*", "decision trees are not supported"),
+    Exclusion(
+        r"test_(basic_deform|bernoulli|deform|det_|roialign|training_dropout(?!_zero)|gradient).*",
         "no such operator yet",
     ),
-    Exclusion(r"test_(attention_4d_causal_fp16|reduce_max_empty_set_bool).*", "wrong"),
 )
 
 

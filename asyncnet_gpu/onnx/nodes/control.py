@@ -83,6 +83,11 @@ def _loop(context: NodeContext, node: Any) -> Any:
     if len(body.input) != len(states) + 2 or len(body.output) <= len(states):
         context.fail("attribute 'body'", expected=f"{len(states) + 2} inputs",
                      got=len(body.input), remedy="The file is broken.")  # fmt: skip
+    if any(s is None or isinstance(s, (list, Narrow)) for s in states):
+        # Such a state exists while importing only: the passes have to be known.
+        count = None if count is None else context.known_value(count, "number of passes")
+        if condition is not None:
+            condition = context.known_value(condition, "condition")
     if not isinstance(count, Blob) and not isinstance(condition, Blob):
         made = _unrolled_loop(context, body, count, condition, states)
         if made is not None:

@@ -46,6 +46,46 @@ def _batch_norm_training(context: NodeContext) -> Any:
     return (*made, *running)[: context.n_outputs]
 
 
+def _normalised_axes(context: NodeContext, x: Any) -> tuple[int, list[Any]]:
+    """Return the first axis, and scale and bias spread over it and those behind it."""
+    rank, axis = len(x.shape), context.attr_int("axis", -1)
+    if not -rank <= axis < rank:
+        context.fail("attribute 'axis'", expected=f"{-rank}..{rank - 1}", got=axis,
+                     remedy="The file is broken.")  # fmt: skip
+    shape = tuple(x.shape[axis % rank :])
+    affine = []
+    for value in (context.x(1), context.maybe(2)):
+        if value is not None:
+            whole = tuple(value.shape) == shape
+            value = value if whole else context.emit("broadcast_to", value, shape=shape)
+            affine.append(_like(context, value, x))
+    return axis % rank, affine
+
+
+def _layer_norm(context: NodeContext, node: Any) -> Any:
+    x = context.x()
+    axis, affine = _normalised_axes(context, x)
+    epsilon = context.attr_float("epsilon", 1e-5)
+    made = context.result("layer_norm", x, *affine, axis=axis, epsilon=epsilon)
+    if not (context.wants(1) or context.wants(2)):
+        return made
+    axes = tuple(range(axis, len(x.shape)))
+    wide = context.emit("cast", x, dtype="float32") if x.dtype == np.float16 else x
+    mean = context.emit("reduce_mean", wide, axes=axes, keepdims=True)
+    away = context.emit("sub", wide, mean)
+    square = context.emit("mul", away, away)
+    variance = context.emit("reduce_mean", square, axes=axes, keepdims=True)
+    safe = context.emit("add", variance, np.asarray(epsilon, wide.dtype))
+    return (*made, mean, context.emit("rsqrt", safe))[: context.n_outputs]
+
+
+def _rms_norm(context: NodeContext, node: Any) -> Any:
+    x = context.x()
+    axis, affine = _normalised_axes(context, x)
+    return context.result("rms_norm", x, *affine, axis=axis,
+                          epsilon=context.attr_float("epsilon", 1e-5))  # fmt: skip
+
+
 def _lp_normalization(context: NodeContext, node: Any) -> Any:
     x, axis, p = context.x(), context.attr_int("axis", -1), context.attr_int("p", 2)
     if p == 1:
@@ -78,5 +118,7 @@ def _hardmax(context: NodeContext, node: Any) -> Any:
 NODES = {
     "BatchNormalization": OnnxMapping(build=_batch_norm),
     "Hardmax": OnnxMapping(build=_hardmax),
+    "LayerNormalization": OnnxMapping(since=17, build=_layer_norm),
     "LpNormalization": OnnxMapping(build=_lp_normalization),
+    "RMSNormalization": OnnxMapping(since=23, build=_rms_norm),
 }

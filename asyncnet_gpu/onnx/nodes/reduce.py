@@ -31,9 +31,10 @@ def _empty_extremum(context: NodeContext, x: Any, attrs: dict[str, Any], largest
     else:
         shape = tuple(e for a, e in enumerate(x.shape) if a not in reduced)
     dtype = np.dtype(x.dtype)
+    value: Any = not largest
     if dtype.kind == "f":
-        value: Any = -np.inf if largest else np.inf
-    else:
+        value = -np.inf if largest else np.inf
+    elif dtype.kind != "b":
         value = np.iinfo(dtype).min if largest else np.iinfo(dtype).max
     nbytes = context.importer.budget.tensor(shape, dtype.itemsize, context.where)
     context.importer.budget.constant(nbytes, context.where)
@@ -51,6 +52,8 @@ def _extremum(op: str, largest: bool) -> OnnxMapping:
         axes = _axes(context, 18)
         attrs = {"axes": axes, "keepdims": bool(context.attr_int("keepdims", 1))}
         if np.dtype(x.dtype).kind == "b":
+            if _is_empty(x, axes):
+                return _empty_extremum(context, x, attrs, largest)
             number = context.emit(op, context.emit("cast", x, dtype="uint8"), **attrs)
             return context.result("cast", number, dtype="bool")
         if _is_empty(x, axes):
