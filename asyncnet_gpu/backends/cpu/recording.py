@@ -10,6 +10,11 @@ from typing import final
 from asyncnet_gpu.backends.base import Execution, HostSlice, Slice
 
 
+def thread_name() -> str:
+    """Return the name of this thread with the number that the system gives it: names repeat."""
+    return f"{threading.current_thread().name} ({threading.get_native_id()})"
+
+
 @final
 class LaneRecorder:
     """Carries instructions of one lane out in the thread that made it, and notes when.
@@ -23,7 +28,7 @@ class LaneRecorder:
         self._host = execution.host
         self._ranges = execution.ranges
         self._zero_s = execution.started_s
-        self._thread = threading.current_thread().name
+        self._thread = thread_name()
 
     def carry_out(self, what: str, step: int, instruction: Callable[[], object]) -> None:
         """Call a launch ("run") or a wait ("wait"); what raises leaves no times behind."""

@@ -23,7 +23,7 @@ class HostClock:
     def start(self, ranges: Ranges | None) -> None:
         """Begin a run in the calling thread."""
         self._ticks.clear()
-        self._thread = threading.current_thread().name
+        self._thread = f"{threading.current_thread().name} ({threading.get_native_id()})"
         self._ranges = ranges
 
     def tick(self, step: int) -> None:

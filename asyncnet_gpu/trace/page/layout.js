@@ -3,7 +3,7 @@
 
 const GUTTER = 168;
 const RULER = 26;
-const HEIGHTS = { group: 24, stream: 40, host: 20, memory: 44 };
+const HEIGHTS = { group: 24, stream: 44, host: 20, memory: 44 };
 
 // Lanes from top to bottom: for each slot its streams and its memory, then the threads of the host.
 function makeLanes(data) {
@@ -24,7 +24,7 @@ function makeLanes(data) {
   }
   const threads = [...new Set(data.runs.flatMap((run) => run.host.map((part) => part[0])))];
   if (threads.length > 0) add("group", "host threads", {});
-  for (const thread of threads) add("host", thread, { thread });
+  for (const thread of threads) add("host", thread.replace(/^asyncnet-/, ""), { thread });
   return { lanes, height: y + 6 };
 }
 

@@ -108,9 +108,9 @@
     const room = Math.min(right, width) - from - 10;
     if (room < 12) return;
     pen.textBaseline = "middle";
-    text(step.name, from + 6, y + h / 2 - 7, room, "600 11.5px system-ui, sans-serif", "#101214");
-    text(`${step.op} ${duration(bar.end - bar.start)}`, from + 6, y + h / 2 + 8, room,
-      "10.5px system-ui, sans-serif", "#2b3036");
+    const time = duration(bar.end - bar.start);
+    fit([step.name], from + 6, y + h / 2 - 7, room, "600", 11.5, "#101214");
+    fit([`${step.op} ${time}`, time], from + 6, y + h / 2 + 8, room, "", 10.5, "#2b3036");
   }
 
   function drawHostBar(bar) {
@@ -193,18 +193,21 @@
   function drawArrow(arrow, touched, faded) {
     const [x1, x2] = [toX(arrow.from.end), toX(arrow.to.start)];
     if (Math.max(x1, x2) < GUTTER - 40 || Math.min(x1, x2) > width + 40) return;
-    const down = arrow.to.lane.y > arrow.from.lane.y;
-    const same = arrow.to.lane === arrow.from.lane;
-    const y1 = arrow.from.lane.y + (same ? 20 : down ? arrow.from.lane.height - 6 : 6);
-    const y2 = arrow.to.lane.y + arrow.to.lane.height / 2;
-    const bend = Math.max(14, Math.min(60, Math.abs(x2 - x1) / 2));
+    const { y1, y2, between } = route(arrow);
     pen.globalAlpha = faded ? 0.25 : 1;
     pen.strokeStyle = arrow.critical ? css("--critical") : css("--arrow");
     pen.fillStyle = pen.strokeStyle;
     pen.lineWidth = touched ? 2.5 : arrow.critical ? 2 : 1.2;
     pen.beginPath();
     pen.moveTo(x1, y1);
-    pen.bezierCurveTo(x1 + bend * 0.3, y1 + (down ? bend : -bend), x2 - bend, y2, x2 - 4, y2);
+    // Along the border of the lane it goes to, so that no label is crossed out.
+    if (x2 - x1 > 30) {
+      pen.quadraticCurveTo(x1 + 1, between, x1 + 10, between);
+      pen.lineTo(x2 - 18, between);
+      pen.quadraticCurveTo(x2 - 10, between, x2 - 5, y2);
+    } else {
+      pen.bezierCurveTo(x1 + 8, between, x2 - 14, between, x2 - 5, y2);
+    }
     pen.stroke();
     pen.beginPath();
     pen.moveTo(x2 + 1, y2);
@@ -214,14 +217,20 @@
     pen.beginPath();
     pen.arc(x1, y1, 2.2, 0, 7);
     pen.fill();
-    if (touched) why(arrow, x1, y1, x2, y2);
+    if (touched) why(arrow, x1, x2, between);
     pen.globalAlpha = 1;
   }
 
-  function why(arrow, x1, y1, x2, y2) {
+  function route(arrow) {
+    const [from, to] = [arrow.from.lane, arrow.to.lane];
+    if (from.y > to.y) return { y1: from.y + 6, y2: to.y + to.height - 12, between: to.y + to.height };
+    return { y1: from.y + from.height - 6, y2: to.y + 12, between: to.y };
+  }
+
+  function why(arrow, x1, x2, y) {
     pen.font = "600 11px system-ui, sans-serif";
     const w = pen.measureText(arrow.why).width;
-    const [x, y] = [Math.max(GUTTER + 4, (x1 + x2) / 2 - w / 2), (y1 + y2) / 2];
+    const x = Math.min(width - w - 8, Math.max(GUTTER + 8, (x1 + x2) / 2 - w / 2));
     const colour = pen.strokeStyle;
     pen.fillStyle = css("--back");
     rounded(x - 5, y - 9, w + 10, 18, 4);
@@ -234,6 +243,20 @@
   function rounded(x, y, w, h, r) {
     pen.beginPath();
     pen.roundRect(x, y, Math.max(0.1, w), h, Math.max(0, r));
+  }
+
+  // The first of several wordings that fits, smaller if need be; else the last one, cut off.
+  function fit(wordings, x, y, room, weight, size, colour) {
+    for (const words of wordings) {
+      for (const pixels of [size, size - 1.5]) {
+        pen.font = `${weight} ${pixels}px system-ui, sans-serif`;
+        if (pen.measureText(words).width <= room) {
+          text(words, x, y, room, pen.font, colour);
+          return;
+        }
+      }
+    }
+    text(wordings.at(-1), x, y, room, pen.font, colour);
   }
 
   function text(words, x, y, room, font, colour) {
@@ -275,7 +298,9 @@
     made.append(element("h3", step.name));
     if (bar.critical) {
       const gap = run.gaps[bar.step];
-      const late = gap > 0 ? `, ${duration(gap)} after the step before it` : "";
+      const before = run.path.indexOf(bar.step);
+      const what = before > 0 ? data.steps[run.path[before - 1]].name : "the start of the run";
+      const late = gap > 0 ? `, ${duration(gap)} after ${what}` : "";
       made.append(element("div", `on the critical path${late}`, "critical"));
     }
     const list = element("dl");
@@ -298,8 +323,8 @@
       ["span", duration(report.span)], ["work / span", report.ratio.toFixed(2)],
       ["overlap", `${report.achieved.toFixed(2)} of ${report.possible.toFixed(2)} possible`],
     ];
-    for (const [name, value] of parts) numbers.append(`${name} `, element("b", value), "   ");
-    numbers.append(`(${how})`);
+    for (const [name, value] of parts) numbers.append(`${name} `, element("b", value), " · ");
+    numbers.append(how);
     report.causes.slice(0, 3).forEach((cause, i) => {
       const box = element("div", undefined, "limit");
       const share = cause.lost > 0 ? ` · ${Math.round((100 * cause.lost) / report.elapsed)} % of the run` : "";
@@ -386,11 +411,13 @@
     }
     tip.hidden = bar === null;
     if (bar === null) return;
-    const room = canvas.clientWidth - tip.offsetWidth - 8;
-    tip.style.left = `${Math.max(4, Math.min(event.offsetX + 14, room))}px`;
-    const below = bar.lane.y + bar.lane.height + 8;
-    const fits = below + tip.offsetHeight < height;
-    tip.style.top = `${fits ? below : Math.max(4, bar.lane.y - tip.offsetHeight - 8)}px`;
+    const frame = canvas.getBoundingClientRect();
+    const right = window.innerWidth - tip.offsetWidth - 8;
+    const below = frame.top + bar.lane.y + bar.lane.height + 10;
+    const above = frame.top + bar.lane.y - tip.offsetHeight - 10;
+    const fits = below + tip.offsetHeight < window.innerHeight;
+    tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, right))}px`;
+    tip.style.top = `${fits ? below : Math.max(4, above)}px`;
   }
 
   let grip = null;
