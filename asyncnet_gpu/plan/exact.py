@@ -12,6 +12,7 @@ section 4.2; Fulkerson 1956 (path cover by matching); Hopcroft, Karp 1973 (the m
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 from asyncnet_gpu.graph import Graph
 from asyncnet_gpu.plan.cost import DeviceModel
@@ -21,13 +22,18 @@ from asyncnet_gpu.plan.schedule import Scheduler, node_work, rank_order, upward_
 _FREE = -1
 
 
-def maximum_matching(successors: list[list[int]], n: int) -> list[int]:
+def maximum_matching(
+    successors: list[list[int]], n: int, preferred: Iterable[tuple[int, int]] | None = None
+) -> list[int]:
     """Return for each node the predecessor matched to it, or -1: Hopcroft-Karp, iterative.
 
     Parameters
     ----------
     successors
         For each of `n` nodes the nodes that may follow it on its stream.
+    preferred
+        The same edges, those first that had better be in the matching; as far as a maximum allows.
+        None takes them as they are listed.
 
     Notes
     -----
@@ -35,11 +41,11 @@ def maximum_matching(successors: list[list[int]], n: int) -> list[int]:
     """
     follows = [_FREE] * n  # left -> right
     leads = [_FREE] * n  # right -> left
-    for left in range(n):  # a greedy start saves most phases
-        for right in successors[left]:
-            if leads[right] == _FREE:
-                follows[left], leads[right] = right, left
-                break
+    if preferred is None:
+        preferred = ((left, right) for left in range(n) for right in successors[left])
+    for left, right in preferred:  # a greedy start also saves most phases
+        if follows[left] == _FREE and leads[right] == _FREE:
+            follows[left], leads[right] = right, left
     while True:
         level = _layers(successors, follows, leads, n)
         if level is None:
@@ -102,8 +108,9 @@ def allocate_exactly(
 ) -> Assignment:
     """Cover the reduction with paths; each is a stream.
 
-    The model decides nothing about streams and waits, only which step is issued first and which
-    stream is urgent.
+    The model decides nothing about the number of waits. Among the matchings it prefers those that
+    keep long paths on one stream, so that no hand-over lies on the critical path; it also says
+    which step is issued first and which stream is urgent.
 
     Parameters
     ----------
@@ -113,10 +120,10 @@ def allocate_exactly(
         device has `COPY_STREAMS` for what it receives.
     """
     kinds = lane_kinds(graph)
-    paths, path_of = _paths(kinds, reduced)
-    stream_of_path, stream_kinds = _fold(paths, kinds, max_streams)
     work = node_work(graph, kinds, model)
     ranks = upward_ranks(work.seconds, reduced)
+    paths, path_of = _paths(kinds, reduced, work.seconds, ranks)
+    stream_of_path, stream_kinds = _fold(paths, kinds, max_streams)
     scheduler = Scheduler(work, model)
     for kind in stream_kinds:
         scheduler.open(kind)
@@ -126,16 +133,22 @@ def allocate_exactly(
 
 
 def _paths(
-    kinds: list[tuple[int, str]], reduced: list[list[int]]
-) -> tuple[list[list[int]], list[int]]:
+    kinds: list[tuple[int, str]], reduced: list[list[int]], seconds: list[float],
+    ranks: list[float],
+) -> tuple[list[list[int]], list[int]]:  # fmt: skip
     """Return the paths that a maximum matching makes, and each node's path."""
     n = len(kinds)
     successors: list[list[int]] = [[] for _ in range(n)]
+    ends = [0.0] * n  # of the longest path to each node
+    edges: list[tuple[float, int, int]] = []  # minus the longest path through, from, to
     for node, before in enumerate(reduced):
+        ends[node] = max([ends[p] for p in before], default=0.0) + seconds[node]
         for other in before:
             if kinds[other] == kinds[node]:
                 successors[other].append(node)
-    leads = maximum_matching(successors, n)
+                edges.append((-ends[other] - ranks[node], other, node))
+    edges.sort()
+    leads = maximum_matching(successors, n, [(left, right) for _, left, right in edges])
     path_of = [0] * n
     paths: list[list[int]] = []
     for node in range(n):

@@ -72,6 +72,18 @@ def test_exact_plans_have_the_optimal_number_of_waits(seed: int, n: int, devices
     assert not report.redundant
 
 
+@pytest.mark.parametrize("long", ["a", "b"])
+def test_the_critical_path_of_an_exact_plan_is_one_stream(long: str) -> None:
+    net = AsyncNet("diamond")
+    h = mix(net, net.input("x", (8,)), name="h")
+    a, b = (mix(net, h, flops=3e9 if name == long else 1e9, name=name) for name in "ab")
+    net.output(mix(net, a, b, name="y"))
+    plan = planned(build_graph(net), allocator="exact")
+    streams = {plan.node_of(s).name: s.stream for s in plan.steps}
+    assert streams["h"] == streams[long] == streams["y"]
+    assert plan.n_waits == 2
+
+
 @given(seed=SEEDS, n=st.integers(1, 40))
 def test_exact_streams_order_nothing_that_the_net_does_not(seed: int, n: int) -> None:
     graph = build_graph(random_net(seed, n))
