@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -305,6 +306,12 @@ class AsyncNet(NetState):
         from asyncnet_gpu.serialize import net_to_dict
 
         return net_to_dict(self)
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the net as an ONNX model; see `asyncnet_gpu.onnx.save_onnx`."""
+        from asyncnet_gpu.onnx.export import save_onnx
+
+        save_onnx(self, path)
 
     @staticmethod
     def from_dict(

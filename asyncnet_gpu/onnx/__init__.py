@@ -3,7 +3,8 @@
 General layout: a file is parsed and its envelope checked (`reader`, `external`, `limits`), walked
 node by node (`importer`) with each node translated where its family is written (`mapping`,
 `nodes`), and what is known computed at once (`fold`). Free dimensions are bound by `dynamic`.
-`backend` is the interface through which ONNX's own test suite runs against us.
+`backend` is the interface through which ONNX's own test suite runs against us. The way back is
+`export`, with what differs written in `writers`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from asyncnet_gpu.errors import NetError, ShapeError, message
 from asyncnet_gpu.onnx.context import NeedsValue
 from asyncnet_gpu.onnx.dynamic import OnnxExecutable, OnnxNet, check_extents, describe_input
+from asyncnet_gpu.onnx.export import export_model, save_onnx
 from asyncnet_gpu.onnx.limits import Limits
 from asyncnet_gpu.onnx.model import model_inputs
 from asyncnet_gpu.onnx.ports import has_ports
@@ -34,7 +36,9 @@ __all__ = [
     "OnnxNet",
     "StructuredExecutable",
     "StructuredNet",
+    "export_model",
     "load_onnx",
+    "save_onnx",
 ]
 
 

@@ -39,6 +39,7 @@ TOP = ("__init__", "__main__")  # may import everything
 # Methods for the user's convenience that call a step further up, when they are called.
 CONVENIENCES = {
     ("net", "api"): "AsyncNet.compile",
+    ("net", "onnx"): "AsyncNet.to_onnx",
     ("timeline", "trace"): "Timeline.save",
     ("timeline", "report"): "Timeline.report",
     ("executor", "report"): "Executable.report",
