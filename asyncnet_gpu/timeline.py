@@ -63,8 +63,13 @@ class Timeline:
 
     def add(self, slot: int, execution: Execution) -> None:
         """Keep the slices of a run that has ended."""
+        started_s = execution.started_s
+        last = next((run for run in reversed(self.runs) if run.slot == slot), None)
+        if last is not None:
+            # Virtual time can be longer than real time: runs of a slot follow one another.
+            started_s = max(started_s, last.started_s + last.elapsed_s)
         slices, host = tuple(execution.slices or ()), tuple(execution.host)
-        self.runs.append(TracedRun(slot, execution.started_s, slices, host))
+        self.runs.append(TracedRun(slot, started_s, slices, host))
 
     def to_chrome(self) -> dict[str, Any]:
         """Return the runs as Chrome trace events, which Perfetto and chrome://tracing open."""

@@ -69,6 +69,7 @@ class Times:
         self.elapsed_s = run.elapsed_s
         self.on_host = plan.device_kind == "cpu"
         self.took_s = [0.0] * len(plan.steps)
+        self._slices = {part.step: part for part in run.slices}
         for part in run.slices:
             self.took_s[part.step] = part.end_s - part.start_s
         self._cpu_s = {s.step: s.cpu_s for s in run.host if _ran(s)}
@@ -90,6 +91,14 @@ class Times:
         node = self.plan.node_of(self.plan.steps[step])
         in_python = node.op.name in _USER_CALLS or node_cost(self.plan.graph, node).gil
         return self.on_host and in_python
+
+    def locked_out_s(self, link: Link) -> float:
+        """Part of the gap before a step in which a step of another thread held Python's lock."""
+        end_s = self._slices[link.step].start_s
+        start_s = end_s - link.handoff_s
+        holders = [part for step, part in self._slices.items() if self.holds_gil(step)]
+        held_s = sum(max(0.0, min(end_s, p.end_s) - max(start_s, p.start_s)) for p in holders)
+        return min(link.handoff_s, held_s)
 
     def waited_s(self, step: int) -> float:
         """Seconds in which the thread of the step was not on a core."""
@@ -145,10 +154,12 @@ def causes_of(times: Times, path: Sequence[Link], span_s: float) -> tuple[Cause,
     """
     ideal_s = times.work_s / times.lanes
     order_s = sum(times.alone_s[link.step] for link in path)
+    copies = _copies(times, path)
+    copies_s = 0.0 if copies is None else copies.lost_s  # not to be counted twice
     found = [
-        _dependency(times, span_s, max(0.0, span_s - ideal_s)),
+        _dependency(times, span_s, max(0.0, span_s - ideal_s - copies_s)),
         _order(times, path, max(0.0, order_s - max(span_s, ideal_s))),
-        _copies(times, path),
+        copies,
         *_slower(times, path),
         *_gaps(times, path),
     ]
@@ -341,7 +352,8 @@ def _why_slower(times: Times, step: int, slower_s: float) -> str:
 
 def _gaps(times: Times, path: Sequence[Link]) -> list[Cause]:
     host_s = sum(link.host_s for link in path)
-    handoff_s = sum(link.handoff_s for link in path)
+    locked_s = sum(times.locked_out_s(link) for link in path if link.handoff_s > 0)
+    handoff_s = sum(link.handoff_s for link in path) - locked_s
     n_handoffs = max(1, sum(link.handoff_s > 0 for link in path))
     launch_us, handoff_us = 1e6 * host_s / max(1, len(path)), 1e6 * handoff_s / n_handoffs
     if times.on_host:
@@ -368,6 +380,12 @@ def _gaps(times: Times, path: Sequence[Link]) -> list[Cause]:
     return [
         Cause(LAUNCH, host_s, *launch),
         Cause(HANDOFF, handoff_s, *handoff),
+        Cause(
+            GIL,
+            locked_s,
+            "threads are awake and wait for Python's lock, which a step of another stream holds",
+            _SLOWER[GIL][1],
+        ),
         Cause(
             FULL,
             sum(link.queued_s for link in path),

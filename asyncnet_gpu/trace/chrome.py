@@ -185,7 +185,9 @@ class _Writer:
                 }
                 leave = self._stream_track(pid, steps[other].stream)
                 arrive = self._stream_track(pid, steps[step].stream)
-                self._add("s", spans[other][1] - 1, pid, leave, **flow)
+                # Clocks of two devices may disagree: an arrow that arrives before it left is lost.
+                leave_ns = max(spans[other][0], min(spans[other][1] - 1, start))
+                self._add("s", leave_ns, pid, leave, **flow)
                 self._add("f", start, pid, arrive, bp="e", **flow)
 
     def _add_host(self, number: int, run: TracedRun, pid: int) -> None:
