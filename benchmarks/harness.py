@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import platform
 import random
 import statistics
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +45,7 @@ class Timing:
 def interleave(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int = 15, warm_ups: int = 3,
     seed: int | None = None, rest_s: Mapping[str, float] | None = None,
-    quiet: QuietRounds | None = None,
+    quiet: QuietRounds | None = None, prime: bool = False,
 ) -> dict[str, Timing]:  # fmt: skip
     """Call the candidates in turn, `rounds` times each, after `warm_ups` unmeasured turns.
 
@@ -55,6 +58,9 @@ def interleave(
         Seconds to let pass after a candidate whose library leaves threads spinning.
     quiet
         Repeats rounds in which other processes took the cores, as far as its budget goes.
+    prime
+        Call every candidate twice in its turn and time the second call: the first brings its data
+        back into the cache, from which the others have driven them.
     """
     order = list(candidates)
     shuffle = random.Random(seed).shuffle if seed is not None else (lambda _: None)
@@ -67,6 +73,8 @@ def interleave(
         if quiet is not None:
             quiet.begin()
         for name in order:
+            if prime:
+                candidates[name]()
             start = time.perf_counter()
             candidates[name]()
             taken[name] = time.perf_counter() - start
@@ -80,6 +88,38 @@ def interleave(
             for name, elapsed in taken.items():
                 seconds[name].append(elapsed)
     return {name: Timing(name, tuple(values)) for name, values in seconds.items()}
+
+
+@contextlib.contextmanager
+def pinned_threads() -> Iterator[None]:
+    """Bind every thread of this process to one core: streams to their own, all others in turn.
+
+    For machines with other work on them, whose scheduler likes to put all threads of a process on
+    one core. Linux only. Enter it when all threads are there; at the end all may go everywhere.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    _pin(cores)
+    try:
+        yield
+    finally:
+        for tid in map(int, os.listdir("/proc/self/task")):
+            with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+                os.sched_setaffinity(tid, cores)
+
+
+def _pin(cores: Sequence[int]) -> None:
+    named = {t.native_id: t.name for t in threading.enumerate()}
+    others = itertools.cycle([*cores[1:], cores[0]])
+    for tid in sorted(int(name) for name in os.listdir("/proc/self/task")):
+        name = named.get(tid, "")
+        if name == "MainThread":
+            core = cores[0]
+        elif name.startswith("asyncnet-cpu:"):
+            core = cores[int(name.rpartition("/")[2]) % len(cores)]
+        else:
+            core = next(others)
+        with contextlib.suppress(ProcessLookupError):  # ended meanwhile
+            os.sched_setaffinity(tid, {core})
 
 
 class QuietRounds:

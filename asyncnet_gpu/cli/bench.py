@@ -41,6 +41,9 @@ def bench(
     seconds: Annotated[float, typer.Option(help="for the rounds of one workload")] = 8.0,
     seed: Annotated[int, typer.Option(help="of the order of candidates in a round")] = 0,
     rivals: Annotated[bool, typer.Option(help="measure rivals too")] = True,
+    pin: Annotated[
+        bool, typer.Option(help="bind each thread to a core (Linux): for machines with other work")
+    ] = False,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="write the results; - prints them")
     ] = None,
@@ -63,7 +66,7 @@ def bench(
     chosen = runner.choose_backend(backend)
     options = measure.Options(
         backend=chosen, real_device=chosen != "cuda" or runner.real_device(), scale=scale,
-        rounds=rounds, seconds=seconds, seed=seed, rivals=rivals,
+        rounds=rounds, seconds=seconds, seed=seed, rivals=rivals, pin=pin,
     )  # fmt: skip
     progress = Console(stderr=True)
     with progress.status("bench") as status:

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncnet_gpu as ag
 from asyncnet_gpu.backends.cpu.backend import usable_cores
 
-from ..harness import QuietRounds, Timing, interleave
+from ..harness import QuietRounds, Timing, interleave, pinned_threads
 from ..nets.workload import Workload
 from .analysis import TwoAtOnce, measure_parallelism
 from .candidate import Candidate
@@ -40,6 +41,8 @@ class Options:
         Of every candidate; None fits them into `seconds`.
     seconds
         To spend on the rounds of one workload.
+    pin
+        Bind each thread to one core.
     """
 
     backend: str = "cpu"
@@ -49,6 +52,7 @@ class Options:
     seconds: float = 8.0
     seed: int = 0
     rivals: bool = True
+    pin: bool = False
 
     @property
     def host_only(self) -> bool:
@@ -80,12 +84,16 @@ def measure(workload: Workload, options: Options, *, resident: bool = True) -> R
         }
         calls, rests = _calls(candidates, options)
         if options.backend == "cpu":
-            row |= _allowed(exes["serial"], workload, stack, calls)
+            row |= _allowed(exes["serial"], workload)
+            calls[TWO] = _two_at_once(workload, stack)
         quiet = QuietRounds(budget_s=options.seconds)
-        rounds = options.rounds or _fit_rounds(calls, rests, options.seconds)
+        rounds = _fit_rounds(calls, rests, options)
+        if options.pin:
+            stack.enter_context(pinned_threads())
         timings = interleave(
-            calls, rounds=rounds, warm_ups=1, seed=options.seed, rest_s=rests, quiet=quiet
-        )
+            calls, rounds=rounds, warm_ups=1, seed=options.seed, rest_s=rests, quiet=quiet,
+            prime=not options.host_only,
+        )  # fmt: skip
         row |= {"rounds": rounds, "surroundings": quiet.summary()}
         row["candidates"] = {
             c.name: _numbers(c, calls[c.name], timings, options)
@@ -152,30 +160,34 @@ class HostClock:
         join()
 
 
-def _allowed(
-    serial: ag.Executable, workload: Workload, stack: ExitStack,
-    calls: dict[str, Callable[[], object]],
-) -> Row:  # fmt: skip
-    """Measure how parallel the net is, and add the candidate that shows what the machine can do."""
+def _allowed(serial: ag.Executable, workload: Workload) -> Row:
+    """Measure how parallel the net is."""
     found = measure_parallelism(serial, workload.inputs)
-    second = workload.net.compile(backend="cpu", mode="serial")
-    stack.callback(second.close)
-    copies = {k: v.copy() for k, v in workload.inputs.items()}
-    pair = TwoAtOnce(lambda: serial.run(workload.inputs), lambda: second.run(copies))
-    stack.callback(pair.close)
-    calls[TWO] = pair
     return {
         "work_ms": found.work_ms, "span_ms": found.span_ms, "gil_share": found.gil_share,
         "bound": min(usable_cores(), found.ratio),
     }  # fmt: skip
 
 
+def _two_at_once(workload: Workload, stack: ExitStack) -> TwoAtOnce:
+    """Return two serial runs at the same time, on executables and inputs of their own."""
+    runs = []
+    for _ in range(2):
+        exe = stack.enter_context(workload.net.compile(backend="cpu", mode="serial"))
+        inputs = {k: v.copy() for k, v in workload.inputs.items()}
+        runs.append(partial(exe.run, inputs))
+    pair = TwoAtOnce(*runs)
+    stack.callback(pair.close)
+    return pair
+
+
 def _fit_rounds(
-    calls: Mapping[str, Callable[[], object]], rests: Mapping[str, float], seconds: float
+    calls: Mapping[str, Callable[[], object]], rests: Mapping[str, float], options: Options
 ) -> int:
+    """Run every candidate once, and return the rounds asked for or that the time allows."""
     once = interleave(calls, rounds=1, warm_ups=0, rest_s=rests)
-    turn_s = sum(t.seconds[0] for t in once.values()) + sum(rests.values())
-    return int(max(7, min(41, seconds / turn_s)))
+    turn_s = 2 * sum(t.seconds[0] for t in once.values()) + sum(rests.values())
+    return options.rounds or int(max(7, min(41, options.seconds / turn_s)))
 
 
 def ratios(timings: Mapping[str, Timing], top: str, bottom: str) -> tuple[float, float, float]:
@@ -200,6 +212,7 @@ def _numbers(
     low, middle, high = ratios(timings, "serial", candidate.name)
     numbers |= {
         "median_ms": 1e3 * timing.median_s,
+        "best_ms": 1e3 * min(timing.seconds),
         "spread": timing.spread if len(timing.seconds) > 1 else 0.0,
         "seconds": [round(s, 7) for s in timing.seconds],
         "speed_up": middle,

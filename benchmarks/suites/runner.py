@@ -123,6 +123,7 @@ def describe(options: Options) -> Document:
         "backend": options.backend,
         "seed": options.seed,
         "scale": options.scale,
+        "pinned": options.pin,
         "machine": {**machine(), "processor_name": _processor_name()},
         "driver": _driver(),
         "devices": cuda_devices() if options.backend == "cuda" else [],

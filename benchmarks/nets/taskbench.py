@@ -1,0 +1,124 @@
+"""Task-Bench (Slaughter et al., SC 2020): the same small task in grids of different dependence.
+
+A task takes the mean of what it depends on and computes for a while on `n` elements; the pattern
+says on which tasks of the step before a task depends.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import asyncnet_gpu as ag
+
+from .workload import Workload, scaled, uniform
+
+WIDTH, STEPS = 8, 25
+_PASSES = 4
+
+Depends = Callable[[int, int, int], list[int]]
+
+
+def _stencil(step: int, place: int, width: int) -> list[int]:
+    return [p for p in (place - 1, place, place + 1) if 0 <= p < width]
+
+
+def _fft(step: int, place: int, width: int) -> list[int]:
+    levels = max(1, width.bit_length() - 1)
+    return sorted({place, place ^ 1 << (step - 1) % levels} & set(range(width)))
+
+
+def _tree(step: int, place: int, width: int) -> list[int]:
+    return [place // 2] if 1 << step <= width else [place]
+
+
+def _random_nearest(step: int, place: int, width: int) -> list[int]:
+    rng = random.Random(f"{step} {place}")
+    near = [p for p in range(place - 2, place + 3) if 0 <= p < width and p != place]
+    return sorted([place, *(p for p in near if rng.random() < 0.5)])
+
+
+def _spread(step: int, place: int, width: int) -> list[int]:
+    return sorted({(place + j * width // 3 + step) % width for j in range(3)})
+
+
+PATTERNS: Mapping[str, Depends] = {
+    "trivial": lambda step, place, width: [],
+    "no_comm": lambda step, place, width: [place],
+    "stencil_1d": _stencil,
+    "fft": _fft,
+    "tree": _tree,
+    "random_nearest": _random_nearest,
+    "spread": _spread,
+}
+
+
+def tasks_at(pattern: str, step: int, width: int) -> int:
+    """Return how many tasks a step has: a tree doubles until it is full."""
+    return min(width, 1 << step) if pattern == "tree" else width
+
+
+def task(xp: Any, *arrays: Any, out: Any) -> None:
+    """Mean of the arrays, then some arithmetic on it, in place."""
+    out[...] = arrays[0]
+    for other in arrays[1:]:
+        out += other
+    out *= 1.0 / len(arrays)
+    for _ in range(_PASSES):
+        xp.square(out, out=out)
+        out += 1.0
+        xp.sqrt(out, out=out)
+
+
+def n_tasks(pattern: str, width: int = WIDTH, steps: int = STEPS) -> int:
+    """Return the number of tasks of a whole grid."""
+    return sum(tasks_at(pattern, step, width) for step in range(steps))
+
+
+def _plain(pattern: str, steps: int) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
+    def plain(xp: Any, a: Mapping[str, Any]) -> dict[str, Any]:
+        row: list[Any] = []
+        total = None
+        for step in range(steps):
+            new = []
+            for place in range(tasks_at(pattern, step, WIDTH)):
+                before = PATTERNS[pattern](step, place, WIDTH) if step else []
+                out = xp.empty_like(a["x"])
+                task(xp, *([row[p] for p in before] or [a["x"]]), out=out)
+                new.append(out)
+            row = new
+        for out in row:
+            total = out if total is None else total + out
+        return {"y": total}
+
+    return plain
+
+
+def build(scale: float = 1.0, pattern: str = "stencil_1d", n: int = 0) -> Workload:
+    n = n or scaled(1 << 15, scale)
+    net = ag.AsyncNet(pattern)
+    x = net.input("x", (n,))
+    row: list[ag.Blob] = []
+    ends: list[ag.Blob] = []
+    for step in range(STEPS):
+        new = []
+        for place in range(tasks_at(pattern, step, WIDTH)):
+            before = PATTERNS[pattern](step, place, WIDTH) if step else []
+            made = net.call(
+                task, *([row[p] for p in before] or [x]), shape=(n,), dtype="float32",
+                name=f"t{place}.{step}",
+            )  # fmt: skip
+            new.append(made)
+        if pattern == "trivial":
+            ends += new
+        row = new
+    total = row[0]
+    for other in row[1:]:
+        total = net.add(total, other)
+    net.output(y=total, **{f"end{i}": e for i, e in enumerate(ends[:-WIDTH])})
+    return Workload(
+        f"taskbench {pattern}", net, {"x": uniform(1, n)}, _plain(pattern, STEPS),
+        hand=tuple(f"t{p}." for p in range(1, WIDTH)), rtol=1e-4,
+        sizes=f"{WIDTH} x {STEPS} tasks of {n:,} elements",
+    )  # fmt: skip
