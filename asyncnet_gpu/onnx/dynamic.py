@@ -18,7 +18,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from asyncnet_gpu.api import to_numpy
-from asyncnet_gpu.errors import NetError, OnnxImportError, ShapeError, message
+from asyncnet_gpu.errors import AsyncNetError, NetError, OnnxImportError, ShapeError, message
 from asyncnet_gpu.onnx.context import NeedsValue
 from asyncnet_gpu.onnx.external import ExternalData
 from asyncnet_gpu.onnx.limits import Limits
@@ -194,13 +194,14 @@ def check_extents(name: str, extents: Extents | None, shape: tuple[int, ...]) ->
 
 
 class _Plan:
-    """An executable and the runs that use it."""
+    """An executable, the inputs it takes (the others are bound in it), and the runs that use it."""
 
-    __slots__ = ("exe", "users")
+    __slots__ = ("exe", "inputs", "users")
 
-    def __init__(self, exe: Executable) -> None:
+    def __init__(self, exe: Executable, inputs: frozenset[str]) -> None:
         self.exe = exe
-        self.users = 0
+        self.inputs = inputs
+        self.users = 1
 
 
 @final
@@ -223,6 +224,7 @@ class OnnxExecutable:
         self._retired: list[_Plan] = []
         self._lock = threading.Lock()
         self._making = threading.Lock()
+        self._closed = False
 
     @property
     def n_plans(self) -> int:
@@ -231,26 +233,24 @@ class OnnxExecutable:
 
     def plan_for(self, **inputs: object) -> Executable:
         """Return the executable that such inputs use, making it when it is not there."""
-        with self._use(self._given(None, inputs)) as (exe, _):
-            return exe
+        with self._use(self._given(None, inputs)) as (plan, _):
+            return plan.exe
 
     def run(
         self, inputs: Mapping[str, object] | None = None, /, *, timeout_s: float | None = None,
         **named: object,
     ) -> dict[str, Any]:  # fmt: skip
         """Execute the model and wait; as `asyncnet_gpu.Executable.run`."""
-        with self._use(self._given(inputs, named)) as (exe, arrays):
-            return exe.run(arrays, timeout_s=timeout_s)
+        with self._use(self._given(inputs, named)) as (plan, arrays):
+            return plan.exe.run(arrays, timeout_s=timeout_s)
 
     def submit(
         self, inputs: Mapping[str, object] | None = None, /, *, deadline_s: float | None = None,
         **named: object,
     ) -> Run:  # fmt: skip
         """Start the model and return at once with a `Run`."""
-        given = self._given(inputs, named)
-        with self._use(given) as (exe, arrays):
-            run = exe.submit(arrays, deadline_s=deadline_s)
-            plan = next(p for p in (*self._plans.values(), *self._retired) if p.exe is exe)
+        with self._use(self._given(inputs, named)) as (plan, arrays):
+            run = plan.exe.submit(arrays, deadline_s=deadline_s)
             with self._lock:
                 plan.users += 1
         run.add_done_callback(lambda _: self._release(plan))
@@ -302,12 +302,13 @@ class OnnxExecutable:
     # -- plans ---------------------------------------------------------------------------------
 
     @contextmanager
-    def _use(self, given: dict[str, Any]) -> Iterator[tuple[Executable, dict[str, Any]]]:
-        """Hold the plan for some inputs; nobody closes it meanwhile."""
+    def _use(self, given: dict[str, Any]) -> Iterator[tuple[_Plan, dict[str, Any]]]:
+        """Hold the plan for some inputs; nobody retires it meanwhile."""
         plan = self._held(given)
-        arrays = {n: a for n, a in given.items() if n not in self._net.bound}
+        # Not what is bound by now: another thread may have bound more since this plan was made.
+        arrays = {n: a for n, a in given.items() if n in plan.inputs}
         try:
-            yield plan.exe, arrays
+            yield plan, arrays
         finally:
             self._release(plan)
 
@@ -316,12 +317,21 @@ class OnnxExecutable:
             plan.users -= 1
 
     def _held(self, given: dict[str, Any]) -> _Plan:
+        self._check_open()
         plan = self._find(given)
         while plan is None:
             with self._making:  # one compilation at a time: others may want the same
+                self._check_open()
                 plan = self._find(given) or self._make(given)
         self._close_retired()
         return plan
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise AsyncNetError(
+                message("run", "the executable is closed", expected="an open one", got="closed",
+                        remedy="Compile the net again.")
+            )  # fmt: skip
 
     def _find(self, given: dict[str, Any]) -> _Plan | None:
         signature = self._signature(given)
@@ -343,8 +353,8 @@ class OnnxExecutable:
         except NeedsValue as needed:
             net.bind_value(needed)
             return None
-        plan = _Plan(bound.compile(**self._options))
-        plan.users = 1
+        inputs = frozenset(s.name for s in bound.sources if s.kind == "input")
+        plan = _Plan(bound.compile(**self._options), inputs)
         signature = self._signature(given)
         with self._lock:
             self._plans[signature] = plan
@@ -362,7 +372,8 @@ class OnnxExecutable:
 
     def close(self) -> None:
         """Cancel what is queued, wait for what runs, free every plan."""
-        with self._lock:
+        self._closed = True
+        with self._making, self._lock:  # a plan in the making is freed as well
             plans = [*self._plans.values(), *self._retired]
             self._plans.clear()
             self._retired = []
