@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,11 @@ def import_model(
     found = importer.graph(graph, inputs, scope)
     for entry, value in zip(graph.output, found, strict=True):
         for name, tensor in results(entry.name, entry.type, value):
+            if name in importer.net.outputs:
+                raise OnnxImportError(
+                    message(f"onnx output {name[:200]!r}", "name", expected="different texts",
+                            got="a second one", remedy="The file is broken.")
+                )  # fmt: skip
             importer.net.output(**{name: importer.blob(tensor)})
     return importer.net
 
@@ -97,9 +103,8 @@ def model_inputs(model: ModelProto) -> list[Any]:
     made = {t.name for t in model.graph.initializer}
     made.update(s.values.name for s in model.graph.sparse_initializer)
     found = [entry for entry in model.graph.input if entry.name not in made]
-    names = [entry.name for entry in found]
-    for name in names:
-        if not name or not isinstance(name, str) or names.count(name) > 1:
+    for name, count in Counter(entry.name for entry in found).items():
+        if not name or not isinstance(name, str) or count > 1:
             raise OnnxImportError(
                 message(f"onnx input {name[:200]!r}", "name", expected="different texts, not empty",
                         got=name[:200], remedy="The file is broken.")
