@@ -6,6 +6,7 @@ ones. Nothing here knows what kind of device works.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -92,7 +93,6 @@ class Engine:
         slot = self._take_slot()
         if slot is None:
             return self.submit(execution, None).result(timeout_s)
-        tracer = self.tracer
         self._prepare(execution)
         ended = False
         try:
@@ -106,13 +106,10 @@ class Engine:
                 self._throw_away(slot)
         if not ended:
             raise late
-        if tracer is not None:
-            tracer(slot.index, execution)
-        if execution.errors:
-            raise blame(self.plan, slot.index, execution)
-        if execution.cancelled:
-            raise cancelled_error()
-        return execution.outputs
+        outputs, error = self._result(execution, slot)
+        if error is not None:
+            raise error
+        return outputs
 
     def _prepare(self, execution: Execution) -> None:
         """Have an execution note its times when somebody traces."""
@@ -132,8 +129,7 @@ class Engine:
         try:
             return self._new_slot()
         except BaseException:
-            with self.lock:
-                self._n_busy -= 1
+            self._lose_slot()
             raise
 
     # -- a run that is waited for later --------------------------------------------------------
@@ -141,40 +137,59 @@ class Engine:
     def submit(self, execution: Execution, deadline_s: float | None) -> Run:
         """Start a run, or queue it when all slots are busy."""
         run = Run(self, execution, deadline_s)
-        slot = self._take_slot()
-        if slot is None:
-            slot = self._enqueue(run)
+        slot = self._slot_or_place(run)
         if slot is not None:
             self._start(run, slot)
         return run
 
-    def _enqueue(self, run: Run) -> Slot | None:
-        """Queue the run; returns a slot instead when one came free meanwhile."""
+    def _slot_or_place(self, run: Run) -> Slot | None:
+        """Return a slot for the run; None when it was queued, or ended by its deadline."""
         until = time.monotonic() + self.timeout_s
+        if run.deadline_s is not None:
+            until = min(until, run.deadline_s)
+        slot = self._take_slot()
+        if slot is None:
+            self.reap()  # a run that hangs and that nobody waits for must not keep others out
+        while slot is None:
+            slot = self._take_slot()
+            if slot is None and self._queue_up(run, until):
+                return None
+        return slot
+
+    def _queue_up(self, run: Run, until: float) -> bool:
+        """Queue the run; False, perhaps after waiting for room, when a slot is to be tried first.
+
+        True also for a run that has ended by its deadline before there was room.
+        """
         with self.lock:
-            while True:
-                self._check_open()
-                if self._free:
-                    self._n_busy += 1
-                    return self._free.pop()
-                if len(self._queue) < self._queue_bound:
-                    self._queue.append(run)
-                    return None
-                left = until - time.monotonic()
-                if self._on_full == "raise" or left <= 0:
-                    raise QueueFull(
-                        message(
-                            "submit", "all slots are busy and the queue is full",
-                            expected=f"at most {self._queue_bound} runs waiting",
-                            got=len(self._queue) + 1,
-                            remedy="Wait for a run, or raise slots= or queue=.",
-                        )
-                    )  # fmt: skip
+            self._check_open()
+            if self._free or self._n_busy < self.n_slots:
+                return False  # one came free, or was lost, meanwhile
+            if len(self._queue) < self._queue_bound:
+                self._queue.append(run)  # whoever holds a slot will serve it
+                return True
+            left = until - time.monotonic()
+            if self._on_full == "block" and left > 0:
                 # Back-pressure: the caller waits until a run leaves the queue.
                 self._room.wait(left)
+                return False
+        if self._on_full == "block" and until == run.deadline_s:
+            run.finish({}, _expired())
+            return True
+        raise QueueFull(
+            message(
+                "submit", "all slots are busy and the queue is full",
+                expected=f"at most {self._queue_bound} runs waiting", got=self._queue_bound + 1,
+                remedy="Wait for a run, or raise slots= or queue=.",
+            )
+        )  # fmt: skip
 
     def _start(self, run: Run, slot: Slot) -> None:
-        """Start `run` on `slot`, or, when it is too late for that, the next one that is queued."""
+        """Start `run` on `slot`, or, when it is too late for that, the next one that is queued.
+
+        A run that cannot be started ends with the error. Nothing is raised: the caller may be the
+        thread that has just finished another run.
+        """
         waiting: Run | None = run
         while waiting is not None and not self._begin(waiting, slot):
             waiting = self._next_or_free(slot)
@@ -187,9 +202,10 @@ class Engine:
         except BaseException as error:
             with self.lock:
                 self._running.discard(begun)
-            self._throw_away(slot)
             begun.finish({}, error)
-            raise
+            self._throw_away(slot)
+            if not isinstance(error, Exception):
+                raise  # KeyboardInterrupt, SystemExit: not ours to keep
 
     def _begin(self, run: Run, slot: Slot) -> bool:
         """Mark a run as running; finish it instead when it is cancelled or past its deadline."""
@@ -210,7 +226,7 @@ class Engine:
             if run is None:
                 self._free.append(slot)
                 self._n_busy -= 1
-            self._room.notify()
+            self._room.notify_all()
         return run
 
     def _ended(self, run: Run, slot: Slot) -> None:
@@ -220,16 +236,28 @@ class Engine:
             self._running.discard(run)
         if not known:
             return  # given up before, its slot is gone
-        execution = run.execution
+        outputs: dict[str, Any] = {}
+        error: BaseException | None = None
+        try:
+            outputs, error = self._result(run.execution, slot)
+        except BaseException as failure:  # of the tracer: the waiters must hear of it
+            error = failure
+        try:
+            self._give_back(slot)
+        finally:
+            run.finish(outputs, error)
+
+    def _result(
+        self, execution: Execution, slot: Slot
+    ) -> tuple[dict[str, Any], BaseException | None]:
+        """Return the outputs of an execution that has ended, or none of them and the error."""
         if self.tracer is not None and execution.slices is not None:
             self.tracer(slot.index, execution)
-        error: BaseException | None = None
         if execution.errors:
-            error = blame(self.plan, slot.index, execution)
-        elif execution.cancelled:
-            error = cancelled_error()
-        self._give_back(slot)
-        run.finish(execution.outputs, error)
+            return {}, blame(self.plan, slot.index, execution)
+        if execution.cancelled:
+            return {}, cancelled_error()
+        return execution.outputs, None
 
     def _give_back(self, slot: Slot) -> None:
         """Hand the slot to the next queued run, or to the free ones."""
@@ -251,7 +279,7 @@ class Engine:
             run.execution.cancelled = True
             if run in self._queue:
                 self._queue.remove(run)
-            self._room.notify()
+            self._room.notify_all()
         run.finish({}, cancelled_error())
         return True
 
@@ -271,23 +299,34 @@ class Engine:
             run.finish({}, late)
 
     def _throw_away(self, slot: Slot) -> None:
-        """Let go of a slot that cannot be used again; a queued run gets a new one."""
-        slot.program.abandon()
-        with self.lock:
-            run = self._queue.popleft() if self._queue else None
-            if run is None:
-                self._n_busy -= 1
-            self._room.notify()
-        if run is None:
-            return
+        """Let go of a slot that cannot be used again; queued runs get a new one."""
         try:
-            fresh = self._new_slot()
-        except AsyncNetError as error:
+            slot.program.abandon()
+        finally:
+            self._lose_slot()
+
+    def _lose_slot(self) -> None:
+        """Note that a slot is gone, and give the queued runs another one, or the reason why not."""
+        with self.lock:
+            self._n_busy -= 1
+        while True:
             with self.lock:
-                self._n_busy -= 1
-            run.finish({}, error)
-            return
-        self._start(run, fresh)
+                run = None
+                if self._queue and self._n_busy < self.n_slots:
+                    run = self._queue.popleft()
+                    self._n_busy += 1
+                self._room.notify_all()
+            if run is None:
+                return
+            try:
+                fresh = self._new_slot()
+            except Exception as error:
+                # Whatever it is: a run that waits for a slot must not wait for ever.
+                with self.lock:
+                    self._n_busy -= 1
+                run.finish({}, error)
+            else:
+                self._start(run, fresh)
 
     def _late(self, slot: Slot, execution: Execution, timeout_s: float | None) -> DeadlineExceeded:
         steps = slot.program.stuck_at(execution)
@@ -336,14 +375,16 @@ class Engine:
             self._closed = True
             queued = list(self._queue)
             self._queue.clear()
+            self._room.notify_all()  # who waits for room must learn that there will be none
         for run in queued:
             run.finish({}, cancelled_error())
         if not self.drain(self.timeout_s):
             self.reap()
         with self.lock:
             free, self._free = self._free, []
-        for slot in free:
-            slot.program.close()
+        with contextlib.ExitStack() as stack:  # each one, whatever another raises
+            for slot in free:
+                stack.callback(slot.program.close)
 
 
 def _expired() -> DeadlineExceeded:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import contextlib
+import logging
 import time
 from collections.abc import Callable, Generator
 from enum import Enum
@@ -14,6 +16,8 @@ from asyncnet_gpu.errors import DeadlineExceeded, RunCancelled, message
 
 if TYPE_CHECKING:
     from asyncnet_gpu.engine import Engine, Slot
+
+_LOG = logging.getLogger(__name__)
 
 
 class State(Enum):
@@ -95,7 +99,11 @@ class Run:
         return self._engine.cancel(self)
 
     def add_done_callback(self, callback: Callable[[Run], None]) -> None:
-        """Call ``callback(run)`` at the end, in the thread that finishes it; at once if done."""
+        """Call ``callback(run)`` at the end, in the thread that finishes it; at once if done.
+
+        What a callback raises in another thread is logged (``asyncnet_gpu.run``) and dropped: the
+        thread belongs to the runs that come after.
+        """
         with self._engine.lock:
             if self.state is not State.DONE:
                 self._callbacks.append(callback)
@@ -113,7 +121,11 @@ class Run:
             if not ended.done():
                 ended.set_result(None)
 
-        self.add_done_callback(lambda _: void(loop.call_soon_threadsafe(wake)))
+        def ended_elsewhere(_: Run) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
+                loop.call_soon_threadsafe(wake)
+
+        self.add_done_callback(ended_elsewhere)
         while not self.done():
             # Limit: a hanging operator must not keep the event loop waiting for ever.
             await asyncio.wait([ended], timeout=self._left_s())
@@ -146,7 +158,10 @@ class Run:
             callbacks, self._callbacks = self._callbacks, []
         self._done.release()
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:  # of the user's code, in a thread that is not the user's
+                _LOG.exception("a done-callback of %r failed", self)
 
     def _left_s(self) -> float:
         """Seconds until the run under way has taken too long."""
@@ -172,10 +187,6 @@ class Run:
                 remedy="The run goes on: wait again, or cancel it.",
             )
         )  # fmt: skip
-
-
-def void(_: object) -> None:
-    """Drop a result."""
 
 
 def cancelled_error() -> RunCancelled:
