@@ -106,9 +106,9 @@ class AsyncNet(NetState):
         if attribute in BARRIERS:
             return self.barrier
         if op is None:
-            near = difflib.get_close_matches(attribute, ops.registry(), n=1)
-            hint = f" Did you mean net.{near[0]}?" if near else " See dir(net) for all of them."
-            raise AttributeError(f"[net] {attribute!r} is no operator of asyncnet_gpu.{hint}")
+            raise AttributeError(
+                f"[net] {attribute!r} is no operator of asyncnet_gpu.{_hint(attribute)}"
+            )
         return _method(op, self)
 
     def __dir__(self) -> list[str]:
@@ -327,6 +327,14 @@ class AsyncNet(NetState):
             f"<AsyncNet {self.name!r}: {len(self.definitions)} nodes, "
             f"{len(self._sources)} sources, {len(self.outputs)} outputs>"
         )
+
+
+def _hint(attribute: str) -> str:
+    """Name the operator that was likely meant: NumPy's ``mean`` is ``reduce_mean`` here."""
+    words = [name for name in ops.registry() if attribute in name.split("_")]
+    words.sort(key=lambda name: (not name.startswith("reduce_"), len(name)))
+    near = words or difflib.get_close_matches(attribute, ops.registry(), n=1)
+    return f" Did you mean net.{near[0]}?" if near else " See dir(net) for all of them."
 
 
 def _is_blob(value: object) -> bool:

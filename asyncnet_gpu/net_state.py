@@ -211,6 +211,13 @@ class NetState:
                 names.append(self._own(operand, op.name).name)
             elif isinstance(operand, (bool, int, float)) and like is not None:
                 names.append(self.constant(operand, dtype=like).name)
+            elif isinstance(operand, (list, tuple)) and any(isinstance(o, Blob) for o in operand):
+                raise NetError(
+                    message(
+                        op.name, "blobs are given in a list", expected="blobs by position",
+                        got=f"a {type(operand).__name__}", remedy=f"Write net.{op.name}(*blobs).",
+                    )
+                )  # fmt: skip
             elif isinstance(operand, (bool, int, float, np.generic, np.ndarray, list)):
                 names.append(self.constant(operand).name)
             else:

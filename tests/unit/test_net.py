@@ -34,6 +34,15 @@ def test_unknown_operator_suggests_the_nearest() -> None:
     net = ag.AsyncNet()
     with pytest.raises(AttributeError, match=r"Did you mean net\.matmul"):
         _ = net.matmull
+    with pytest.raises(AttributeError, match=r"Did you mean net\.reduce_mean"):
+        _ = net.mean
+
+
+def test_blobs_in_a_list_are_refused_with_the_way_to_write_it() -> None:
+    net = ag.AsyncNet()
+    x = net.input("x", (2, 3))
+    with pytest.raises(ag.NetError, match=r"blobs are given in a list.*net\.concat\(\*blobs\)"):
+        net.concat([x, x], axis=0)
 
 
 def test_every_operator_is_a_documented_method() -> None:
