@@ -25,6 +25,10 @@ from asyncnet_gpu.specs import TensorSpec, as_dtype, broadcast, spec
 UNSIGNED = frozenset(name for name in INTEGERS if name.startswith("u"))
 
 
+_NOTE = " A shift by the width of the dtype or more, or by less than 0, moves every bit out."
+_FAR = np.array([[7, -7, 100], [-100, 1, -1]], np.int32), np.array([31, 32, -1], np.int32)
+
+
 def _define(
     name: str, kind: str, function: str, formula: str, *, n: int, dtypes: frozenset[str] = INTEGERS,
     onnx: bool = True, note: str = "",
@@ -34,6 +38,8 @@ def _define(
         return (TensorSpec(shape, same_dtype(ins, where=name)),)
 
     def bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+        if name.startswith("shift") and xp is not np:
+            return partial(_shift, xp, function, ins[0], ins[1], outs[0])
         return partial(getattr(xp, function), *ins, out=outs[0])
 
     def reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
@@ -70,14 +76,25 @@ def _define(
             OpCase(dtype, tuple(rng.integers(0, high, s).astype(dtype) for s in shapes),
                    rtol=0, atol=0)
             for dtype in (some, wide)
-        ),
+        )
+        + ((OpCase("far", _FAR, rtol=0, atol=0),) if name.startswith("shift") else ()),
     )  # fmt: skip
+
+
+def _shift(xp: Any, function: str, x: Any, by: Any, out: Any) -> None:
+    """Shift as NumPy does: C++ leaves a shift by the width of the type or more undefined."""
+    last = 8 * x.dtype.itemsize - 1
+    inside = (by >= 0) & (by <= last)
+    made = getattr(xp, function)(x, xp.where(inside, by, by.dtype.type(last)))
+    gone = made if function == "right_shift" and x.dtype.kind == "i" else x.dtype.type(0)
+    xp.copyto(out, xp.where(inside, made, gone), casting="unsafe")
 
 
 def _on_integers(name: str, a: int, b: int = 0) -> int:
     return {
         "bitwise_and": lambda: a & b, "bitwise_or": lambda: a | b, "bitwise_xor": lambda: a ^ b,
-        "bitwise_not": lambda: ~a, "shift_left": lambda: a << b, "shift_right": lambda: a >> b,
+        "bitwise_not": lambda: ~a, "shift_left": lambda: a << b if 0 <= b < 64 else 0,
+        "shift_right": lambda: a >> (b if b >= 0 else 64),
     }[name]()  # fmt: skip
 
 
@@ -97,8 +114,6 @@ def _reference_cast(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
     source = np.asarray(ins[0])
     return (np.frombuffer(source.tobytes(), attrs["dtype"]).reshape(source.shape),)
 
-
-_NOTE = " A shift by the width of the dtype or more is not defined."
 
 OPS = (
     _define("bitwise_and", "BitwiseAnd", "bitwise_and", "a & b", n=2),

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import Arrays, Attrs, Cost, Launch, Op, OpCase, Specs, f32
+from asyncnet_gpu.ops.base import (
+    Arrays,
+    Attrs,
+    Cost,
+    KernelLaunch,
+    Launch,
+    Op,
+    OpCase,
+    Specs,
+    f32,
+)
 from asyncnet_gpu.ops.checks import as_int, fail
+from asyncnet_gpu.ops.elementwise_kernel import CUDA_TYPES
+from asyncnet_gpu.ops.reduction_kernel import layouts
+from asyncnet_gpu.ops.strided import THREADS, grid_for
 from asyncnet_gpu.specs import TensorSpec, normal_axis
+
+#: Longer transforms are left to cuFFT.
+MAX_KERNEL_LENGTH = 2048
+
+#: The struct `Transform` of ``fourier.cu``.
+_TRANSFORM = np.dtype(
+    [
+        *((name, np.int64) for name in ("size", "rows", "inner", "given", "length", "wanted")),
+        ("step", np.int64),
+        ("part", np.int64),
+        ("scale", np.float64),
+        ("sign", np.float64),
+    ],
+    align=True,
+)
 
 
 def _infer(ins: Specs, attrs: Attrs) -> Specs:
@@ -51,6 +81,35 @@ def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> 
         xp.copyto(out[..., 1], made.imag, casting="unsafe")
 
     return launch
+
+
+def _kernel(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    (x,), (out,) = ins, outs
+    axis = attrs["axis"] % (x.ndim - 1)
+    mirrored = bool(attrs["inverse"] and attrs["onesided"])
+    length = out.shape[axis] if mirrored else attrs["length"] or x.shape[axis]
+    found = layouts(x[..., 0], (axis,))
+    if found is None or length > MAX_KERNEL_LENGTH:
+        return None
+    if not out.size:
+        return ()
+    transform = np.zeros((), _TRANSFORM)
+    transform["size"] = out.size // out.shape[-1]
+    transform["inner"] = math.prod(x.shape[axis + 1 : -1])
+    transform["rows"] = transform["size"] // out.shape[axis]
+    transform["given"] = min(length // 2 + 1 if mirrored else length, x.shape[axis])
+    transform["length"], transform["wanted"] = length, out.shape[axis]
+    item = x.dtype.itemsize
+    transform["step"] = x.strides[axis] // item
+    transform["part"] = x.strides[-1] // item if x.shape[-1] == 2 else 0
+    transform["scale"] = 1 / length if attrs["inverse"] else 1
+    transform["sign"] = 1 if attrs["inverse"] else -1
+    entry = f"dft<{CUDA_TYPES[x.dtype.name]}, {str(mirrored).lower()}>"
+    args = (x, out, found[0], transform)
+    grid = grid_for(int(transform["size"]))
+    return (KernelLaunch("fourier.cu", entry, grid, (THREADS, 1, 1), args),)
 
 
 def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
@@ -109,12 +168,23 @@ OPS = (
         infer=_infer,
         bind=_bind,
         reference=_reference,
+        kernel=_kernel,
         cost=_cost,
         dtypes=frozenset({"float32", "float64"}),
         cases=(
             OpCase("real", (f32(2, 9, 1),), {"axis": 1}, **_CLOSE),
             OpCase("complex", (f32(4, 8, 3, 2),), {"axis": 1, "length": 6}, **_CLOSE),
             OpCase("onesided", (f32(2, 8, 1),), {"axis": 1, "onesided": True}, **_CLOSE),
+            OpCase(
+                "back", (f32(2, 5, 3, 2),), {"axis": 1, "onesided": True, "inverse": True}, **_CLOSE
+            ),
+            OpCase(
+                "back_odd",
+                (f32(2, 5, 2),),
+                {"axis": 1, "onesided": True, "inverse": True, "length": 9},
+                **_CLOSE,
+            ),
+            OpCase("padded", (f32(2, 5, 1),), {"axis": 1, "length": 8}, **_CLOSE),
             OpCase("inverse", (f32(2, 7, 2),), {"axis": 1, "inverse": True}, **_CLOSE),
         ),
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from asyncnet_gpu.ops.base import (
     Arrays,
     Attrs,
     Cost,
+    KernelLaunch,
     Launch,
     Op,
     OpCase,
@@ -19,6 +22,8 @@ from asyncnet_gpu.ops.base import (
     f32,
 )
 from asyncnet_gpu.ops.checks import as_int, fail
+from asyncnet_gpu.ops.elementwise_kernel import CUDA_TYPES
+from asyncnet_gpu.ops.reduction_kernel import layouts, threads_for
 from asyncnet_gpu.specs import TensorSpec, normal_axis, spec
 
 
@@ -51,6 +56,23 @@ def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> 
         xp.copyto(values, xp.take_along_axis(x, found, -1))
 
     return launch
+
+
+def _kernel(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    (x,), (values, places) = ins, outs
+    if not values.size:
+        return ()
+    axis = attrs["axis"] % x.ndim
+    found = layouts(x, (axis,))
+    if found is None:
+        return None
+    entry = f"top_k<{CUDA_TYPES[x.dtype.name]}, {str(bool(attrs['largest'])).lower()}>"
+    inner = math.prod(x.shape[axis + 1 :])
+    args = (x, values, places, *found, np.int64(attrs["k"]), np.int64(inner))
+    grid = (values.size // attrs["k"], 1, 1)
+    return (KernelLaunch("order.cu", entry, grid, (threads_for(x.shape[axis]), 1, 1), args),)
 
 
 def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
@@ -96,11 +118,14 @@ OPS = (
         infer=_infer,
         bind=_bind,
         reference=_reference,
+        kernel=_kernel,
         cost=_cost,
         dtypes=NUMBERS,
         cases=(
             OpCase("largest", (f32(3, 7),), {"k": 3}),
             OpCase("smallest", (f32(5, 2),), {"k": 2, "axis": 0, "largest": False}),
+            OpCase("middle", (spec((2, 70, 3), "float16"),), {"k": 5, "axis": 1}, rtol=0, atol=0),
+            OpCase("all", (spec((300,), "int8"),), {"k": 300, "largest": False}, rtol=0, atol=0),
             OpCase("ties", (np.array([2, 1, 2, 2, 0]),), {"k": 4}, rtol=0, atol=0),
             OpCase("unsigned", (np.array([[0, 255, 7]], np.uint8),), {"k": 2}, rtol=0, atol=0),
         ),

@@ -38,7 +38,9 @@ def inputs_of(op: Op, case: OpCase) -> list[np.ndarray[Any, Any]]:
     return [fill(i, case, rng) if isinstance(i, TensorSpec) else np.asarray(i) for i in case.inputs]
 
 
-def run_case(op: Op, case: OpCase, arrays: list[np.ndarray[Any, Any]], mode: str) -> list[Any]:
+def run_case(
+    op: Op, case: OpCase, arrays: list[np.ndarray[Any, Any]], mode: str, backend: str = "cpu"
+) -> list[Any]:
     """Build the one-node net and run it twice: a launch must be repeatable."""
     net = ag.AsyncNet(op.name)
     blobs = [
@@ -50,10 +52,10 @@ def run_case(op: Op, case: OpCase, arrays: list[np.ndarray[Any, Any]], mode: str
     outs = net.add_node(op, blobs, case.attrs)
     net.output(**{f"out{i}": out for i, out in enumerate(outs)})
     given = {f"in{i}": a for i, a in enumerate(arrays) if i not in op.mutates}
-    with net.compile(backend="cpu", mode=mode) as exe:
-        first = exe.run(given)
+    with net.compile(backend=backend, mode=mode) as exe:
+        first = {key: ag.to_numpy(value) for key, value in exe.run(given).items()}
         if not op.mutates:
-            again = exe.run(given)
+            again = {key: ag.to_numpy(value) for key, value in exe.run(given).items()}
             for key, value in first.items():
                 assert np.array_equal(value, again[key], equal_nan=value.dtype.kind == "f")
         return [first[f"out{i}"] for i in range(len(outs))]
@@ -81,6 +83,16 @@ def test_case_on_the_cpu(op: Op, case: OpCase) -> None:
         pytest.fail("a case without the CPU needs a declared xfail")
     arrays = inputs_of(op, case)
     check(op, case, run_case(op, case, arrays, "serial"), arrays)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize(
+    ("op", "case"), [p for p in CASES if "cuda" in p.values[1].backends and not p.values[0].mutates]
+)
+def test_case_on_cuda(op: Op, case: OpCase) -> None:
+    arrays = inputs_of(op, case)
+    check(op, case, run_case(op, case, arrays, "serial", "cuda"), arrays)
 
 
 def test_every_operator_has_cases_or_is_the_users_own() -> None:
