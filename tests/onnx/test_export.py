@@ -37,7 +37,8 @@ ORT_DIFFERS = {
 
 #: Cases of dtypes and attributes that the ONNX operator does not take.
 NOT_FOR_ONNX = {
-    "celu-plain_float16", "celu-plain_float64", "floor_div-signs_int32", "floor_div-signs_int64",
+    "celu-plain_float16", "celu-plain_float64", "dft-back", "dft-back_odd", "mod-edges",
+    "shift_left-far", "shift_right-far", "floor_div-signs_int32", "floor_div-signs_int64",
     "floor_div-signs_int8", "global_max_pool-int32", "max_pool-int64", "mod-float32", "mod-float64",
     "reduce_l1-all_int8", "reduce_l1-all_uint8", "reduce_prod-all_int8", "reduce_prod-all_uint8",
     "reduce_sum-all_int8", "reduce_sum-all_uint8", "reduce_sum_square-all_int8",
