@@ -15,6 +15,7 @@ from asyncnet_gpu.onnx.importer import Scope
 from asyncnet_gpu.onnx.narrow import Narrow
 from asyncnet_gpu.onnx.nested import import_body
 from asyncnet_gpu.ops.base import OnnxMapping
+from asyncnet_gpu.ops.control import MOST_PASSES
 from asyncnet_gpu.specs import TensorSpec, spec
 
 
@@ -181,6 +182,9 @@ def _nested_loop(
             raise
         return _counted_or_refused(context, count, condition)
     passes = None if count is None or isinstance(count, Blob) else int(np.asarray(count).flat[0])
+    if passes is not None and passes > MOST_PASSES:
+        context.fail("number of passes", expected=f"at most {MOST_PASSES}", got=passes,
+                     remedy="Cut the loop into several.")  # fmt: skip
     if count is None:
         count = np.asarray(np.iinfo(np.int64).max)
     if len(body.output) > 1 + len(states) or nested.out_specs[1 : 1 + len(states)] != tuple(
