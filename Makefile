@@ -62,6 +62,7 @@ lint: venv
 format: venv
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/python -m ci.operators_table
 
 clean:
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
