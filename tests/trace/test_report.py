@@ -29,6 +29,7 @@ from asyncnet_gpu.report import diagnosis as kinds
 from asyncnet_gpu.timeline import Timeline
 
 MILLION = (1 << 20,)
+QUARTER = (1 << 18,)
 CPU = DeviceModel(30e9, 6e9, 1e-6, 1e-6, 60e-6, 6e9, lanes=2, threads=True)
 
 
@@ -92,16 +93,16 @@ def made_up(
     return timeline
 
 
-def run_report(net: ag.AsyncNet, **options: Any) -> Report:
+def run_report(net: ag.AsyncNet, *, rounds: int = 60, **options: Any) -> Report:
     with net.compile(backend="cpu", **options) as exe:
-        return exe.report(rounds=15)
+        return exe.report(rounds=rounds)  # the fastest counts: one that nobody interrupted
 
 
 # -- measured on this machine --------------------------------------------------------------------
 
 
 def test_a_chain_is_limited_by_its_dependencies() -> None:
-    report = run_report(branches(1, 6, MILLION), mode="streams")
+    report = run_report(branches(1, 6, QUARTER), mode="streams")
     assert report.limit.kind == kinds.DEPENDENCY
     assert report.ratio == pytest.approx(1.0)
     assert [step.name for step in report.path] == [f"b0.{i}" for i in range(6)]
@@ -109,7 +110,7 @@ def test_a_chain_is_limited_by_its_dependencies() -> None:
 
 
 def test_one_stream_for_independent_branches_is_too_few() -> None:
-    report = run_report(branches(4, 3, MILLION), mode="serial")
+    report = run_report(branches(4, 2, QUARTER), mode="serial")
     assert report.limit.kind == kinds.STREAMS
     assert report.ratio > 2
     assert 'mode="streams"' in report.limit.remedy
@@ -123,7 +124,7 @@ def test_tiny_steps_on_many_threads_are_limited_by_waking_them() -> None:
 
 def test_functions_in_python_hold_the_lock() -> None:
     def spin(xp: Any, image: Any, out: Any) -> None:
-        until = time.thread_time() + 4e-3
+        until = time.thread_time() + 2e-3
         while time.thread_time() < until:
             pass
         out[...] = image
@@ -135,7 +136,7 @@ def test_functions_in_python_hold_the_lock() -> None:
         for i in range(3):
             h = net.call(spin, h, shape=(8,), dtype="float32", name=f"{branch}{i}")
         net.output(h)
-    report = run_report(net, mode="streams", allocator="exact")
+    report = run_report(net, rounds=15, mode="streams", allocator="exact")
     assert len(report.streams) == 2
     assert report.limit.kind == kinds.GIL
     assert "release the lock" in report.limit.remedy
