@@ -60,6 +60,8 @@ def on_device(workload: Workload, *, resident: bool) -> Callable[[], dict[str, A
     import cupy
 
     kept = {k: cupy.asarray(v) for k, v in workload.arrays().items()}
+    # Hazard: uploads are on the default stream, which non-blocking streams do not wait for.
+    cupy.cuda.get_current_stream().synchronize()
     if resident:
         return lambda: kept
     return lambda: {**kept, **{k: cupy.asarray(v) for k, v in workload.inputs.items()}}

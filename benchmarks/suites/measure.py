@@ -114,9 +114,10 @@ def _candidates(
         import cupy
 
         inputs = {k: cupy.asarray(v) for k, v in inputs.items()}
+        cupy.cuda.get_current_stream().synchronize()
     candidates, exes, absent = [], {}, {}
     for mode in MODES:
-        candidate, exes[mode] = ours(workload, options.backend, mode, inputs)
+        candidate, exes[mode] = ours(workload, options.backend, mode, inputs, pin=options.pin)
         stack.callback(candidate.close)
         candidates.append(candidate)
     if not options.rivals:

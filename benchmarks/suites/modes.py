@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import asyncnet_gpu as ag
 
+from ..harness import pinned_threads
 from ..nets.workload import Workload
 from .candidate import Candidate, Outputs
 
@@ -17,12 +19,17 @@ _AUTO_RUNS = 40
 
 
 def ours(
-    workload: Workload, backend: str, mode: str, inputs: Mapping[str, Any]
+    workload: Workload, backend: str, mode: str, inputs: Mapping[str, Any], *, pin: bool = False
 ) -> tuple[Candidate, ag.Executable]:
     """Compile a mode and warm it up: kernels, pools, captured graphs, and the choice of `auto`."""
     exe = workload.net.compile(backend=backend, mode=mode)
-    for _ in range(_AUTO_RUNS if mode == "auto" else 2):
+    for _ in range(4):
         exe.run(inputs)
+    if mode == "auto":
+        # All threads of its modes are there by now: it chooses under the conditions of the rounds.
+        with pinned_threads() if pin else nullcontext():
+            for _ in range(_AUTO_RUNS):
+                exe.run(inputs)
 
     def issue() -> Callable[[], object]:
         return exe.submit(inputs).result
