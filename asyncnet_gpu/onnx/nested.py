@@ -123,7 +123,8 @@ class NestedNet:
                 array = whole
             buffers[graph.blobs[name].storage] = (_bytes_of(xp, array), 0)
         for name, value in graph.values.items():
-            buffers[graph.blobs[name].storage] = (_bytes_of(xp, xp.ascontiguousarray(value)), 0)
+            constant = xp.asarray(np.ascontiguousarray(value))
+            buffers[graph.blobs[name].storage] = (_bytes_of(xp, constant), 0)
         for storage, offset in enumerate(plan.offsets):
             if offset is not None:
                 buffers[storage] = (arena, offset)
