@@ -96,9 +96,26 @@ class Times:
         """Part of the gap before a step in which a step of another thread held Python's lock."""
         end_s = self._slices[link.step].start_s
         start_s = end_s - link.handoff_s
-        holders = [part for step, part in self._slices.items() if self.holds_gil(step)]
-        held_s = sum(max(0.0, min(end_s, p.end_s) - max(start_s, p.start_s)) for p in holders)
-        return min(link.handoff_s, held_s)
+        return min(link.handoff_s, self._held_s(start_s, end_s, but=link.step))
+
+    def waits_for_lock(self, step: int) -> bool:
+        """Whether what the step took longer went to waiting for Python's lock."""
+        slower_s, part = self.slower_s(step), self._slices[step]
+        if not self.on_host or self.waited_s(step) <= 0.5 * slower_s:
+            return False
+        if self.holds_gil(step):
+            return True
+        # A step of microseconds is mostly Python; but somebody else must have had the lock.
+        held_s = self._held_s(part.start_s, part.end_s, but=step)
+        return self.alone_s[step] < _MOSTLY_PYTHON_S and held_s > 0.5 * slower_s
+
+    def _held_s(self, start_s: float, end_s: float, *, but: int) -> float:
+        """Seconds of a span in which other steps worked in Python."""
+        return sum(
+            max(0.0, min(end_s, part.end_s) - max(start_s, part.start_s))
+            for step, part in self._slices.items()
+            if step != but and (self.holds_gil(step) or self.alone_s[step] < _MOSTLY_PYTHON_S)
+        )
 
     def waited_s(self, step: int) -> float:
         """Seconds in which the thread of the step was not on a core."""
@@ -320,7 +337,7 @@ def _slower(times: Times, path: Sequence[Link]) -> list[Cause]:
     for link in path:
         slower_s = times.slower_s(link.step)
         if slower_s:
-            kind = _why_slower(times, link.step, slower_s)
+            kind = _why_slower(times, link.step)
             lost[kind] += slower_s
             steps[kind].append(link.step)
     made = []
@@ -339,11 +356,12 @@ def _slower(times: Times, path: Sequence[Link]) -> list[Cause]:
     return made
 
 
-def _why_slower(times: Times, step: int, slower_s: float) -> str:
+def _why_slower(times: Times, step: int) -> str:
     # Who waits for Python's lock or for a core is not on one meanwhile; who waits for memory is.
-    if times.waited_s(step) > 0.5 * slower_s:
-        in_python = times.holds_gil(step) or times.alone_s[step] < _MOSTLY_PYTHON_S
-        return GIL if in_python else FULL
+    if times.waits_for_lock(step):
+        return GIL
+    if times.waited_s(step) > 0.5 * times.slower_s(step):
+        return FULL
     return BANDWIDTH if times.memory_bound(step) else FULL
 
 
