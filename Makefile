@@ -8,7 +8,7 @@ EXTRAS ?=
 comma  := ,
 stamp   = $(VENV)/.stamp-$1$(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: help venv demo test gpu-test bench docs fuzz lint format clean
+.PHONY: help venv demo test gpu-test bench docs fuzz stress lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make gpu-test  the tests and benchmarks that need one (ci/gpu); EXTRAS=cuda13x brings CuPy"
 	@echo "make bench     benchmarks on whatever there is; BENCH_ARGS=... are passed on"
 	@echo "make docs      the documentation into build/docs, warnings as errors"
+	@echo "make stress    2,000 random nets on the CPU, 200 on CUDA devices if there are (RUN=... goes before python)"
 	@echo "make fuzz      100,000 broken ONNX files (FUZZ_ARGS=... are passed on)"
 	@echo "make lint | format | venv | clean"
 
@@ -49,6 +50,10 @@ bench: $(call stamp,gpu-test) $(VENV)/.models
 
 docs: $(call stamp,docs)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+stress: venv
+	ASYNCNET_RANDOM_NETS=2000 ASYNCNET_RANDOM_GPU_NETS=200 $(RUN) $(BIN)/python -m pytest \
+	    tests/runs/test_random_nets.py tests/cuda/test_whole_nets.py
 
 fuzz: venv
 	PYTHONPATH=tests $(BIN)/python -m helpers.onnx_fuzz --large --count 100000 $(FUZZ_ARGS)

@@ -185,7 +185,7 @@ class BoundPlan:
             return []
         inputs = self._reads_input(index)
         stream = self.streams[self.plan.steps[index].stream]
-        with OnDevice(stream.device), cupy.cuda.using_allocator(self._resources.pool.malloc):
+        with OnDevice(stream.device), cupy.cuda.using_allocator(self._resources.temporaries.malloc):
             override = self._override(index)
             if override is not None:
                 self._note_rebind(index, inputs)
@@ -243,7 +243,7 @@ class BoundPlan:
         stream = self.streams[self.plan.steps[index].stream].stream
         with stream:  # what binding computes is read on this stream later
             launch = node.op.bind(cupy, ins, outs, node.attrs, scratch)
-        return partial(run_with_cupy, stream, self._resources.pool.malloc, launch)
+        return partial(run_with_cupy, stream, self._resources.temporaries.malloc, launch)
 
     # -- inputs ------------------------------------------------------------------------------
 
@@ -312,6 +312,6 @@ class BoundPlan:
 
     def _rebind(self, index: int) -> None:
         stream = self.streams[self.plan.steps[index].stream]
-        with OnDevice(stream.device), cupy.cuda.using_allocator(self._resources.pool.malloc):
+        with OnDevice(stream.device), cupy.cuda.using_allocator(self._resources.temporaries.malloc):
             call = self._override(index)
             self.calls[index] = [self._cupy_call(index) if call is None else call]

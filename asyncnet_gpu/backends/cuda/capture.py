@@ -23,6 +23,7 @@ from asyncnet_gpu.backends.cuda.device import OnDevice
 from asyncnet_gpu.backends.cuda.faults import driver_errors
 from asyncnet_gpu.backends.cuda.issue import IssueList
 from asyncnet_gpu.backends.cuda.resources import Resources
+from asyncnet_gpu.errors import OutOfDeviceMemoryError, message
 
 
 @final
@@ -80,6 +81,7 @@ class Recorder:
         """
         origin = self._streams[0]
         with OnDevice(origin.device):
+            self._resources.temporaries.was_full = False
             # Relaxed: other threads go on allocating and launching meanwhile.
             runtime.streamBeginCapture(origin.ptr, runtime.streamCaptureModeRelaxed)
             try:
@@ -92,7 +94,16 @@ class Recorder:
                 raise
             runtime.setDevice(origin.device)
             graph = runtime.streamEndCapture(origin.ptr)
-            return self._resources.instantiated(graph)
+        if self._resources.temporaries.was_full:
+            runtime.graphDestroy(graph)
+            raise OutOfDeviceMemoryError(
+                message("cuda", "the device was full while a graph was captured",
+                        expected="room for the temporaries of all steps at a time",
+                        got="blocks that had to be given back in between",
+                        remedy="Free arrays, or lower slots=.")
+            )  # fmt: skip
+        self._resources.temporaries.keep()
+        return self._resources.instantiated(graph)
 
     def _between(
         self, issue: IssueList, marks: Marks | None, barrier_events: dict[int, int]

@@ -35,7 +35,7 @@ class Frame:
     def __init__(self, bound: BoundPlan, resources: Resources, done: int, *, replay: bool) -> None:
         self._bound = bound
         self._streams = bound.streams
-        self.outputs = Outputs(bound, resources.pool.malloc, replay=replay)
+        self.outputs = Outputs(bound, resources.temporaries.malloc, replay=replay)
         used = {0, *self.outputs.streams} if replay else set(range(len(bound.streams)))
         self._others = [s for i, s in enumerate(bound.streams) if i in used and i]
         self._make_begin(resources)

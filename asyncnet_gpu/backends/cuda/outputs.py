@@ -20,6 +20,7 @@ from cupy.cuda import runtime
 from asyncnet_gpu.backends.cuda.bound import BoundPlan, run_with_cupy
 from asyncnet_gpu.backends.cuda.device import OnDevice
 from asyncnet_gpu.backends.cuda.launch import pack
+from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.ops.strided import copy_launch
 from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.specs import TensorSpec
@@ -54,10 +55,16 @@ class OutputSlot:
 
 
 def last_writers(plan: Plan) -> dict[int, int]:
-    """Return for each storage the stream of the step that writes it last."""
+    """Return for each storage the stream of the step that writes it last.
+
+    A barrier across devices stands on a stream of one of them and writes nothing: what passes
+    through it is where it was, on its own device, since the step before.
+    """
     graph = plan.graph
     found: dict[int, int] = {}
     for step in plan.steps:
+        if graph.nodes[step.node].op.name in BARRIERS:
+            continue
         for name in graph.nodes[step.node].writes:
             found[graph.blobs[name].storage] = step.stream
     return found

@@ -126,14 +126,15 @@ class CudaProgram(AbstractProgram):
 
     def _capture(self) -> None:
         resources = self._resources
+        marks: Marks | None = None
         try:
             recorder = Recorder(self._streams, resources)
             if self._barrier_events:
                 node = next(iter(self._barrier_events))
                 device = self._bound.devices[self.plan.graph.nodes[node].device]
-                self._marks = Marks(tuple(self._barrier_events), device, resources)
-            self._graph = recorder.capture(self._issue, self._marks, self._barrier_events)
-            self._replay_frame = Frame(self._bound, resources, self._done, replay=True)
+                marks = Marks(tuple(self._barrier_events), device, resources)
+            graph = recorder.capture(self._issue, marks, self._barrier_events)
+            frame = Frame(self._bound, resources, self._done, replay=True)
         except Exception as error:
             # Whatever a step raises that cannot be captured, CuPy's or the user's own: the plan
             # is carried out step by step instead, where a real error comes back with its step.
@@ -141,7 +142,9 @@ class CudaProgram(AbstractProgram):
                 "[cuda] %s cannot be captured as a graph (%s: %s): its steps are issued one by one",
                 self._where, type(error).__name__, error,
             )  # fmt: skip
-            self._marks = None
+        else:
+            # All or nothing: a run must not find a graph without what belongs to it.
+            self._graph, self._replay_frame, self._marks = graph, frame, marks
         self._marked.clear()
 
     @property

@@ -18,6 +18,7 @@ from asyncnet_gpu.backends.cuda.faults import (
     is_out_of_memory,
     out_of_memory,
 )
+from asyncnet_gpu.backends.cuda.temporaries import Temporaries
 
 
 @final
@@ -47,7 +48,7 @@ class Resources:
         self.where = where
         self.planned_bytes = planned_bytes
         self.streams: list[Stream] = []
-        self.pool = cupy.cuda.MemoryPool()
+        self.temporaries = Temporaries()
         self._events: list[tuple[int, int]] = []  # device, event
         self._graphs: list[int] = []
         self._blocks: list[OwnedMemory] = []
@@ -127,5 +128,4 @@ class Resources:
         for block in self._blocks:
             block.free()
         self._graphs, self._events, self._blocks, self.streams = [], [], [], []
-        with contextlib.suppress(*driver_errors()):
-            self.pool.free_all_blocks()
+        self.temporaries.close()
