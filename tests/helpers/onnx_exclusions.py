@@ -32,7 +32,7 @@ EXCLUSIONS = (
     ),
     Exclusion(r"test_ai_onnx_ml_tree_ensemble_.*", "decision trees are not supported"),
     Exclusion(
-        r"test_(basic_deform|bernoulli|deform|det_|roialign|training_dropout(?!_zero)|gradient).*",
+        r"test_(bernoulli|training_dropout(?!_zero)|gradient).*",
         "no such operator yet",
     ),
 )
