@@ -70,7 +70,7 @@ def plan_net(
         )  # fmt: skip
     net, _ = load_bound(target, shapes, given)
     kind, model, alignment = _prices(backend)
-    graph = place(run_passes(build_graph(net)))
+    graph = place(run_passes(build_graph(net), kind))
     return make_plan(
         graph, device_kind=kind, model=model, mode=mode, allocator=allocator,
         max_streams=max_streams, alignment=alignment,

@@ -8,6 +8,7 @@ package.
 
 from __future__ import annotations
 
+import atexit
 import struct
 import subprocess
 from pathlib import Path
@@ -30,23 +31,37 @@ def engine_folder() -> Path:
     return found[-1].parent
 
 
+#: Engines that have been started and are not in use: loading one takes seconds.
+_IDLE: list[subprocess.Popen[bytes]] = []
+
+
+def _end_all() -> None:
+    for node in _IDLE:
+        node.kill()
+        node.communicate()
+
+
+atexit.register(_end_all)
+
+
 class TraceProcessor:
     """One loaded trace. Use it as a context manager."""
 
     def __init__(self, trace: Path) -> None:
         self._protos = ProtoFactory(PlatformDelegate())
-        self._node = subprocess.Popen(
-            [_NODE, _ENGINE, engine_folder()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        self._node = _IDLE.pop() if _IDLE else self._start()
         rpc = self._protos.TraceProcessorRpc
         request = self._request(rpc.TPM_APPEND_TRACE_DATA)
         request.msg[0].append_trace_data = trace.read_bytes()
         reply = self._ask(request)
         assert not reply.append_result.error, reply.append_result.error
         self._ask(self._request(rpc.TPM_FINALIZE_TRACE_DATA))
+
+    @staticmethod
+    def _start() -> subprocess.Popen[bytes]:
+        command = [_NODE, _ENGINE, engine_folder()]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
 
     def query(self, sql: str) -> list[Any]:
         """Return the rows; columns are attributes."""
@@ -103,6 +118,10 @@ class TraceProcessor:
     def __enter__(self) -> TraceProcessor:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._node.kill()
-        self._node.communicate()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self._ask(self._request(self._protos.TraceProcessorRpc.TPM_RESET_TRACE_PROCESSOR))
+            _IDLE.append(self._node)
+        else:
+            self._node.kill()
+            self._node.communicate()

@@ -102,7 +102,7 @@ def run_report(net: ag.AsyncNet, *, rounds: int = 60, **options: Any) -> Report:
 
 
 def test_a_chain_is_limited_by_its_dependencies() -> None:
-    report = run_report(branches(1, 6, QUARTER), mode="streams")
+    report = run_report(branches(1, 6, (256, 256), "matmul"), mode="streams")
     assert report.limit.kind == kinds.DEPENDENCY
     assert report.ratio == pytest.approx(1.0)
     assert [step.name for step in report.path] == [f"b0.{i}" for i in range(6)]
