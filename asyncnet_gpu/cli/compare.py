@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,11 +24,13 @@ from asyncnet_gpu.cli.models import (
     number,
     open_net,
 )
+from asyncnet_gpu.cli.run import onnxruntime_outputs
 from asyncnet_gpu.net import AsyncNet
 from asyncnet_gpu.plan.types import MODES
 
 Array = np.ndarray[Any, Any]
 
+ORT = "onnxruntime"
 #: Tolerance between different backends; modes of one backend must agree to the bit.
 RTOL, ATOL = 1e-3, 1e-4
 
@@ -41,7 +44,8 @@ def compare(
     net: NetArgument,
     left: Annotated[str, typer.Option(metavar="BACKEND:MODE", help="what to trust")] = "cpu:serial",
     right: Annotated[
-        str, typer.Option(metavar="BACKEND:MODE", help="what to hold against it")
+        str,
+        typer.Option(metavar="BACKEND:MODE", help="what to hold against it, or onnxruntime"),
     ] = "cpu:streams",
     inputs: Annotated[
         list[str] | None,
@@ -60,15 +64,16 @@ def compare(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Find the first node at which two backends or modes differ.
+    """Find the first node at which two backends or modes differ, or one and onnxruntime.
 
     The outputs are compared first, as the net is. Where they differ, or a tolerance hides it, the
     net runs again with every value kept, and the first node in topological order whose result
     differs is named. Status 3 when the outputs or a node differ.
 
-    [bold]Example:[/bold] asyncnet compare model.onnx --left cpu:serial --right cuda:graph
+    [bold]Examples:[/bold] asyncnet compare model.onnx --left cpu:serial --right cuda:graph;
+    asyncnet compare model.onnx --right onnxruntime
     """
-    sides = _side(left), _side(right)
+    sides = _side(left), (right, "") if right == ORT else _side(right)
     exact = sides[0][0] == sides[1][0]
     tolerance = (
         (0.0 if exact else RTOL) if rtol is None else rtol,
@@ -77,11 +82,16 @@ def compare(
     opened = open_net(net)
     arrays = make_inputs(inputs_of(opened), inputs, shape, seed)
     bound = bound_net(opened, arrays)
-    arrays = {name: arrays[name] for name in inputs_of(bound)}
-    outputs = _differences(bound, bound, sides, arrays, runs, tolerance)
     kept, makers = with_every_value(bound)
-    values = _differences(kept, kept, sides, arrays, runs, tolerance)
-    first = next((name for name in makers if not values[name].equal), None)
+    if right == ORT:
+        model = onnx_with_every_value(net, kept)
+        outputs = _apart_from_onnxruntime(bound, model, sides[0], arrays, tolerance)
+        values = _apart_from_onnxruntime(kept, model, sides[0], arrays, tolerance)
+    else:
+        arrays = {name: arrays[name] for name in inputs_of(bound)}
+        outputs = _differences(bound, sides, arrays, runs, tolerance)
+        values = _differences(kept, sides, arrays, runs, tolerance)
+    first = next((n for n in makers if n in values and not values[n].equal), None)
     report = {
         "net": bound.name, "left": left, "right": right, "runs": runs,
         "rtol": tolerance[0], "atol": tolerance[1], "nodes": len(bound.definitions),
@@ -90,6 +100,8 @@ def compare(
         "values_apart": sum(not d.equal for d in values.values()),
         "equal": first is None and all(d.equal for d in outputs.values()),
     }  # fmt: skip
+    if report["first"] is not None and Path(net).suffix == ".onnx":
+        report["first"]["line"] = net  # the line that added the node is the importer's
     if json:
         print_json(report)
     else:
@@ -104,8 +116,8 @@ def _side(text: str) -> tuple[str, str]:
     if backend not in available() or backend == "sim" or mode not in MODES:
         names = ", ".join(b for b in available() if b != "sim")
         raise typer.BadParameter(
-            f"expected BACKEND:MODE with a backend of {names} and a mode of {', '.join(MODES)}, "
-            f"got {text!r}"
+            f"expected BACKEND:MODE with a backend of {names} and a mode of {', '.join(MODES)} "
+            f"(--right also onnxruntime), got {text!r}"
         )
     return backend, mode
 
@@ -128,16 +140,16 @@ def with_every_value(net: AsyncNet) -> tuple[AsyncNet, dict[str, int]]:
 
 
 def _differences(
-    left: AsyncNet, right: AsyncNet, sides: tuple[tuple[str, str], tuple[str, str]],
-    arrays: dict[str, Array], runs: int, tolerance: tuple[float, float],
+    net: AsyncNet, sides: tuple[tuple[str, str], tuple[str, str]], arrays: dict[str, Array],
+    runs: int, tolerance: tuple[float, float],
 ) -> dict[str, Difference]:  # fmt: skip
     """Run both; return for each output the largest difference of any run."""
     rtol, atol = tolerance
     worst: dict[str, Difference] = {}
     (left_backend, left_mode), (right_backend, right_mode) = sides
     with (
-        left.compile(backend=left_backend, mode=left_mode) as one,
-        right.compile(backend=right_backend, mode=right_mode) as other,
+        net.compile(backend=left_backend, mode=left_mode) as one,
+        net.compile(backend=right_backend, mode=right_mode) as other,
     ):
         for _ in range(runs):  # in turn, so that parameters that runs update stay in step
             a, b = one.run(arrays), other.run(arrays)
@@ -147,6 +159,47 @@ def _differences(
                 if before is None or (found.count, found.max_abs) > (before.count, before.max_abs):
                     worst[name] = found
     return worst
+
+
+def onnx_with_every_value(target: str, kept: AsyncNet) -> bytes:
+    """Return a model for onnxruntime that gives every value which the net has under its name.
+
+    The file itself where the net came from one, so that nothing of ours lies in between; else the
+    net, exported.
+    """
+    import onnx
+
+    from asyncnet_gpu.onnx import export_model
+
+    if Path(target).suffix != ".onnx":
+        exported: bytes = export_model(kept).SerializeToString()
+        return exported
+    model = onnx.load(target)
+    there = {entry.name for entry in model.graph.output}
+    for node in model.graph.node:
+        for name in node.output:
+            if name and name in kept.outputs and name not in there:
+                there.add(name)
+                model.graph.output.append(onnx.ValueInfoProto(name=name))
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _apart_from_onnxruntime(
+    net: AsyncNet, model: bytes, side: tuple[str, str], arrays: dict[str, Array],
+    tolerance: tuple[float, float],
+) -> dict[str, Difference]:  # fmt: skip
+    """Return for each value that both have how they differ."""
+    theirs = onnxruntime_outputs(model, arrays)
+    with net.compile(backend=side[0], mode=side[1]) as exe:
+        ours = exe.run({name: arrays[name] for name in inputs_of(net)})
+    return {
+        name: difference(
+            to_numpy(array), np.asarray(theirs[name]), rtol=tolerance[0], atol=tolerance[1]
+        )
+        for name, array in ours.items()
+        if name in theirs
+    }
 
 
 def _node(net: AsyncNet, blob: str, index: int, found: Difference) -> dict[str, Any]:
@@ -182,7 +235,7 @@ def _print(report: dict[str, Any]) -> None:
             f"{escape(first['value'])}: {escape(first['spec'])}, max abs "
             f"{number(first['max_abs'])}, max rel {number(first['max_rel'])}, "
             f"{first['count']} elements {escape(first['note'])}\n"
-            f"added at {escape(first['line'])}; {report['values_apart']} values differ in all",
+            f"from {escape(first['line'])}; {report['values_apart']} values differ in all",
             highlight=False,
         )
     elif not report["equal"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import parser
 
 from asyncnet_gpu.cli import compare as command
 from asyncnet_gpu.cli import main
@@ -122,6 +123,41 @@ def test_unknown_sides_are_wrong_usage(
 ) -> None:
     assert main(["compare", f"{nets}:clean", "--right", side]) == 2
     assert "BACKEND:MODE" in capsys.readouterr().err
+
+
+MODEL = """
+<ir_version: 9, opset_import: ["" : 18]>
+agraph (float[2,4] x) => (y) {
+    a = Relu (x)
+    b = Exp (a)
+    c = Tanh (b)
+    y = Neg (c)
+}"""
+
+
+def test_against_onnxruntime(
+    tmp_path: Path, nets: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(parser.parse_model(MODEL).SerializeToString())
+    status, report = compare_json(capsys, str(path), "--right", "onnxruntime")
+    assert status == 0
+    assert report["rtol"] == command.RTOL
+    status, report = compare_json(capsys, f"{nets}:clean", "--right", "onnxruntime")
+    assert status == 0  # exported for the purpose
+    run = command.onnxruntime_outputs
+
+    def wrong_from_b_on(model: Any, arrays: Any) -> dict[str, Any]:
+        found = run(model, arrays)
+        assert set(found) == {"a", "b", "c", "y"}
+        return {name: v if name == "a" else v + 1 for name, v in found.items()}
+
+    monkeypatch.setattr(command, "onnxruntime_outputs", wrong_from_b_on)
+    status, report = compare_json(capsys, str(path), "--right", "onnxruntime")
+    assert status == 3
+    assert (report["first"]["node"], report["first"]["op"]) == ("b", "Exp")
+    assert report["values_apart"] == 3
 
 
 @pytest.mark.gpu

@@ -16,14 +16,8 @@ from asyncnet_gpu.onnx import export_model
 MODELS: dict[str, tuple[list[str], list[str]]] = {
     "nmp.onnx": ([], []),
     "silero_vad.onnx": (["input=1,576"], ["sr=16000"]),
-    "silero_vad_16k_op15.onnx": (["input=1,576"], ["sr=16000"]),
     "silero_vad_16k_sequence.onnx": ([], []),
-    "silero_vad_half.onnx": (["input=1,576"], []),
-    "silero_vad_op18_ifless.onnx": (["input=1,576"], ["sr=16000"]),
-    "silero_vad_openvino_16k.onnx": (["input=1,576"], []),
-    "ch_PP-OCRv4_det_infer.onnx": (["x=1,3,64,64"], []),
     "ch_PP-OCRv4_rec_infer.onnx": (["x=1,3,48,160"], []),
-    "ch_ppocr_mobile_v2.0_cls_infer.onnx": (["x=1,3,48,192"], []),
     "model.onnx": ([], []),
 }
 
