@@ -76,8 +76,9 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
     DeviceError
         If the backend is missing or has no memory for the first slot.
     """
-    graph = place(run_passes(build_graph(net)))
+    built = build_graph(net)
     loaded = backends.load(backend)
+    graph = place(run_passes(built, loaded.name))
     plans = _plans(graph, loaded, mode, allocator, max_streams)
     n_blas = _blas_threads(plans, blas_threads)
     options = ProgramOptions(timeout_s, n_blas, adversary_seed, _devices(graph, loaded, devices))

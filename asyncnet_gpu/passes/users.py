@@ -21,6 +21,8 @@ class Users:
     ----------
     readers, writers
         Node ids by storage. A node that writes what it reads (a barrier) is in both.
+    names
+        By which blobs a storage is touched.
     waited_for
         Ids of nodes that others name in `Node.after`.
     """
@@ -29,6 +31,7 @@ class Users:
         self.graph = graph
         self.readers: list[list[int]] = [[] for _ in graph.storages]
         self.writers: list[list[int]] = [[] for _ in graph.storages]
+        self.names: list[set[str]] = [set() for _ in graph.storages]
         self.waited_for: set[int] = set()
         self._outputs = {graph.blobs[name].storage for name in graph.outputs.values()}
         for node in graph.nodes:
@@ -37,6 +40,8 @@ class Users:
                 self.readers[storage].append(node.id)
             for storage in self._storages(node.writes):
                 self.writers[storage].append(node.id)
+            for name in (*node.reads, *node.writes):
+                self.names[graph.blobs[name].storage].add(name)
 
     def _storages(self, names: Iterable[str]) -> set[int]:
         return {self.graph.blobs[name].storage for name in names}
@@ -46,12 +51,13 @@ class Users:
         return not node.after and node.id not in self.waited_for and not node.op.effect
 
     def only_between(self, name: str, producer: int, consumers: set[int]) -> bool:
-        """Whether nobody but the producer writes a blob's bytes, and nobody else reads them."""
+        """Whether the bytes are written by the producer and read by consumers alone, no view."""
         blob = self.graph.blobs[name]
         return (
             self.graph.storages[blob.storage].kind == "temporary"
             and blob.storage not in self._outputs
             and covers(self.graph, blob)
+            and self.names[blob.storage] == {name}
             and self.writers[blob.storage] == [producer]
             and consumers.issuperset(self.readers[blob.storage])
         )
