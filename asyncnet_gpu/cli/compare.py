@@ -92,7 +92,7 @@ def compare(
         outputs = _differences(bound, sides, arrays, runs, tolerance)
         values = _differences(kept, sides, arrays, runs, tolerance)
     first = next((n for n in makers if n in values and not values[n].equal), None)
-    report = {
+    report: dict[str, Any] = {
         "net": bound.name, "left": left, "right": right, "runs": runs,
         "rtol": tolerance[0], "atol": tolerance[1], "nodes": len(bound.definitions),
         "outputs": {name: d.to_dict() for name, d in outputs.items()},
@@ -100,7 +100,7 @@ def compare(
         "values_apart": sum(not d.equal for d in values.values()),
         "equal": first is None and all(d.equal for d in outputs.values()),
     }  # fmt: skip
-    if report["first"] is not None and Path(net).suffix == ".onnx":
+    if first is not None and Path(net).suffix == ".onnx":
         report["first"]["line"] = net  # the line that added the node is the importer's
     if json:
         print_json(report)
