@@ -141,7 +141,8 @@ def cupy_graph(workload: Workload, *, resident: bool) -> Candidate:
 
     def start() -> Outputs:
         graph.launch(stream)
-        return {**outputs, "_alive": pool}
+        # The graph knows addresses only: whoever holds it holds its inputs and its pool.
+        return {**outputs, "_alive": (arrays, pool)}
 
     return _candidate("cupy graph", stream, start)
 

@@ -12,8 +12,8 @@ from asyncnet_gpu.errors import AsyncNetError, message
 from .runner import Document
 
 HOST_ONLY = (
-    "There is no GPU behind the CUDA devices, so no device was timed: numbers are what the host "
-    "spends to issue a run."
+    "There is no GPU behind the CUDA devices, so no device was timed: numbers are how long a "
+    "caller is busy until a run is under way."
 )
 
 
