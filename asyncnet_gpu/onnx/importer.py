@@ -112,6 +112,7 @@ class Importer:
         self._blob_names: set[str] = set()
         self._node_names: set[str] = set()
         self._counts: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
         self._constants: dict[int, tuple[Array, Blob]] = {}
         self._constant_names: dict[int, tuple[Array, str]] = {}
         self._makers: dict[str, tuple[str, ...]] = {}
@@ -176,6 +177,18 @@ class Importer:
             made = (array, self.net.constant(array, name=name))
             self._constants[id(array)] = made
         return made[1]
+
+    def count(self, what: str) -> int:
+        """Count things of a kind, from 0."""
+        self._totals[what] = self._totals.get(what, -1) + 1
+        return self._totals[what]
+
+    def counter(self, context: NodeContext) -> Blob:
+        """Declare a counter for a node that draws random numbers anew in every run."""
+        if self._outer is not None:
+            context.unsupported("random numbers inside a loop or branch that a run decides")
+        name = self.unique(f"{context.node.output[0]}/counter", self._blob_names)
+        return self.net.parameter(name, np.zeros((), np.uint64))
 
     def inputs_behind(self, blob: Blob) -> frozenset[str]:
         """Return the inputs of the net on which a blob depends."""

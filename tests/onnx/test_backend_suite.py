@@ -28,10 +28,10 @@ def params(device):
 def _params(device):
     tests = suite_tests(device)
     if device == "cuda" and os.environ.get("ASYNCNET_ONNX_SUITE") != "all":
-        tests = [t for t in tests if exclusion(t.name) is None]
+        tests = [t for t in tests if exclusion(t.name, device) is None]
         tests = tests[:: math.floor(len(tests) / SAMPLE)]
     for test in tests:
-        declared = exclusion(test.name)
+        declared = exclusion(test.name, device)
         marks = () if declared is None else (pytest.mark.xfail(strict=True, reason=declared.reason))
         yield pytest.param(test, id=f"{device}-{test.category}-{test.name}", marks=marks)
 

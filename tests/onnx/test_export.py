@@ -22,7 +22,8 @@ from asyncnet_gpu.specs import TensorSpec
 #: Operators that ONNX has no counterpart for; everything else must be exported.
 INEXPRESSIBLE = {
     "assign", "assign_add", "assign_sub", "async_barrier", "async_net_barrier", "atan2", "call",
-    "cond", "decode_float", "encode_float", "expm1", "kernel", "log1p", "loop", "sgd_update",
+    "cond", "decode_float", "encode_float", "expm1", "kernel", "log1p", "loop",
+    "random_normal", "random_uniform", "roi_align", "sgd_update",
 }  # fmt: skip
 
 #: Where onnxruntime gives something else than the operator's own reference, and why.

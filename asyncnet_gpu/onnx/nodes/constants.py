@@ -9,6 +9,7 @@ import numpy as np
 
 from asyncnet_gpu.onnx.context import NodeContext
 from asyncnet_gpu.onnx.narrow import Narrow
+from asyncnet_gpu.onnx.nodes.random import dropout
 from asyncnet_gpu.onnx.tensors import element_dtype
 from asyncnet_gpu.ops.base import OnnxMapping
 
@@ -98,12 +99,12 @@ def _eye_like(context: NodeContext, node: Any) -> Any:
 
 
 def _dropout(context: NodeContext, node: Any) -> Any:
-    """Pass the blob on: dropping is for training only."""
+    """Pass the blob on; drop elements in training only."""
     training = context.opset >= 12 and context.has(2)
     if training and bool(context.known(2, "training_mode").reshape(())):
         ratio = context.known(1, "ratio") if context.has(1) else np.asarray(0.5)
         if float(ratio.reshape(())) != 0.0:
-            context.unsupported("training_mode", "Random masks of training are not supported.")
+            return dropout(context, float(ratio.reshape(())))
     (kept,) = context.result("identity", context.x())[:1]
     if not context.wants(1):
         return kept
