@@ -55,6 +55,15 @@ class NestedNet:
         """Specs of what it gives."""
         return tuple([self._net.spec_of(self._net.outputs[key]) for key in self._outputs])
 
+    def constant(self, index: int) -> Any:
+        """Return the value of an output that is the same in every pass, else None."""
+        name = self._net.outputs[self._outputs[index]]
+        return next((s.value for s in self._net.sources if s.name == name), None)
+
+    def without_first(self) -> NestedNet:
+        """Return the body without its first output."""
+        return NestedNet(self._net, self._outputs[1:])
+
     @cached_property
     def graph(self) -> Graph:
         """The net, resolved."""

@@ -108,14 +108,36 @@ def test_loops_unrolled_and_nested_agree(backend: str, unrolled: bool) -> None:
     np.testing.assert_array_equal(run(net, backend, x=X)["y"], 6 * X - 10)
 
 
-def test_what_each_pass_gives_is_collected_where_the_loop_is_unrolled() -> None:
-    text = textual()["loop_to_a_limit"]
-    outputs = run(load_onnx(text), x=X)
+@pytest.mark.parametrize("unrolled", [True, False])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_each_pass_gives_is_collected(backend: str, unrolled: bool) -> None:
+    limits = Limits() if unrolled else Limits(max_unrolled_nodes=0)
+    net = load_onnx(textual()["loop_to_a_limit"], limits=limits)
+    assert ("loop" in operators(net)) is not unrolled
+    outputs = run(net, backend, x=X)
     np.testing.assert_allclose(outputs["y"], 6 * X)
     rows = -X * np.arange(2, 7, dtype=np.float32)[:, None]
     np.testing.assert_allclose(outputs["all"], rows, rtol=1e-6)
-    with pytest.raises(OnnxImportError, match="how often it runs"):
-        load_onnx(text, limits=Limits(max_unrolled_nodes=0))
+
+
+def test_results_of_as_many_passes_as_the_data_say_have_no_shape() -> None:
+    text = """agraph (float[4] x, float limit) => (y, all) {
+        t = Constant <value = bool {1}> ()
+        n = Constant <value = int64 {7}> ()
+        y, all = Loop (n, t, x) <body = b (int64 i, bool c, float[4] s) =>
+            (bool d, float[4] r, float[4] o) {
+                r = Add (s, x)
+                o = Neg (r)
+                total = ReduceSum <keepdims = 0> (r)
+                d = Less (total, limit)
+        }>
+    }"""
+    net = load(text)
+    assert isinstance(net, OnnxNet)  # x and the limit are bound: only so is the length known
+    outputs = run(net, x=X, limit=np.array(20, np.float32))
+    assert outputs["all"].shape == (3, 4)
+    with pytest.raises(OnnxImportError, match="at most 3 bytes"):
+        run(load(text, limits=Limits(max_bound_bytes=3)), x=X, limit=np.array(20, np.float32))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

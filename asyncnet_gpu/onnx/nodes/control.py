@@ -13,7 +13,7 @@ from asyncnet_gpu.errors import OnnxImportError
 from asyncnet_gpu.onnx.context import NeedsValue, NodeContext, Value
 from asyncnet_gpu.onnx.importer import Scope
 from asyncnet_gpu.onnx.narrow import Narrow
-from asyncnet_gpu.onnx.nested import import_body
+from asyncnet_gpu.onnx.nested import NestedNet, import_body
 from asyncnet_gpu.ops.base import OnnxMapping
 from asyncnet_gpu.ops.control import MOST_PASSES
 from asyncnet_gpu.specs import TensorSpec, spec
@@ -89,11 +89,13 @@ def _loop(context: NodeContext, node: Any) -> Any:
         count = None if count is None else context.known_value(count, "number of passes")
         if condition is not None:
             condition = context.known_value(condition, "condition")
-    if not isinstance(count, Blob) and not isinstance(condition, Blob):
+    decides = next((v for v in (count, condition) if isinstance(v, Blob)), None)
+    if decides is None:
         made = _unrolled_loop(context, body, count, condition, states)
-        if made is not None:
+        if isinstance(made, tuple):
             return made
-    return _nested_loop(context, body, count, condition, states)
+        decides = made
+    return _nested_loop(context, body, count, condition, states, decides)
 
 
 def _n_nodes(graph: GraphProto) -> int:
@@ -108,8 +110,14 @@ def _n_nodes(graph: GraphProto) -> int:
 
 def _unrolled_loop(
     context: NodeContext, body: GraphProto, count: Any, condition: Any, states: list[Value]
-) -> tuple[Any, ...] | None:
-    """Import the body once for each pass; None when a pass decides whether there is another."""
+) -> tuple[Any, ...] | Blob | None:
+    """Import the body once for each pass.
+
+    Returns
+    -------
+    The results; what decides at run time whether there is another pass; None where that would be
+    too many nodes.
+    """
     budget = context.importer.budget
     passes = None if count is None else int(np.asarray(count).reshape(-1)[0])
     if passes is not None and passes * _n_nodes(body) > budget.limits.max_unrolled_nodes:
@@ -123,7 +131,7 @@ def _unrolled_loop(
         given: list[Value] = [np.asarray(i, np.int64), np.asarray(True), *states]
         results = inline(context, body, dict(zip(names, given, strict=True)))
         if isinstance(results[0], Blob):
-            return None
+            return results[0]
         more = _truth(context, results[0], "condition of the body")
         states = results[1 : 1 + n]
         rows.append(results[1 + n :])
@@ -164,8 +172,9 @@ def _spec(context: NodeContext, value: Value) -> TensorSpec:
 
 
 def _nested_loop(
-    context: NodeContext, body: GraphProto, count: Any, condition: Any, states: list[Value]
-) -> Any:
+    context: NodeContext, body: GraphProto, count: Any, condition: Any, states: list[Value],
+    decides: Blob | None,
+) -> Any:  # fmt: skip
     specs = [spec((), "int64"), spec((), "bool"), *[_spec(context, s) for s in states]]
     inputs = list(zip([entry.name for entry in body.input], specs, strict=True))
     # The condition that a pass sees is always true: as a constant it vanishes with what it steers.
@@ -180,17 +189,21 @@ def _nested_loop(
     except NeedsValue as needed:
         if needed.inputs:
             raise
-        return _counted_or_refused(context, count, condition)
+        return _refused_unless_known(context, decides)
     passes = None if count is None or isinstance(count, Blob) else int(np.asarray(count).flat[0])
     if passes is not None and passes > MOST_PASSES:
         context.fail("number of passes", expected=f"at most {MOST_PASSES}", got=passes,
                      remedy="Cut the loop into several.")  # fmt: skip
+    always = condition is None or (not isinstance(condition, Blob) and bool(np.all(condition)))
+    going_on = nested.constant(0)
+    if passes is not None and always and going_on is not None and going_on.all():
+        return _counted_loop(context, nested.without_first(), states, captured, passes)
     if count is None:
         count = np.asarray(np.iinfo(np.int64).max)
     if len(body.output) > 1 + len(states) or nested.out_specs[1 : 1 + len(states)] != tuple(
         specs[2:]
     ):
-        return _counted_or_refused(context, count, condition)
+        return _refused_unless_known(context, decides)
     first = [] if passes is not None else [count]
     if condition is not None:
         first.append(condition)
@@ -200,11 +213,24 @@ def _nested_loop(
     )  # fmt: skip
 
 
-def _counted_or_refused(context: NodeContext, count: Any, condition: Any) -> Any:
+def _counted_loop(
+    context: NodeContext, body: NestedNet, states: list[Value], captured: list[Blob], passes: int
+) -> Any:
+    """A loop that no condition ends: what each pass gives has a place that is known."""
+    n = len(states)
+    if body.out_specs[:n] != tuple(_spec(context, s) for s in states):
+        context.unsupported("a loop whose states change their shape from pass to pass")
+    n_each = len(body.out_specs) - n
+    return context.result(
+        "loop", *states, *captured, body=body, n_states=n, count=passes,
+        result_axes=(0,) * n_each, result_backwards=(False,) * n_each,
+    )  # fmt: skip
+
+
+def _refused_unless_known(context: NodeContext, decides: Blob | None) -> Any:
     """Shapes depend on the number of passes: ask for what decides it, or refuse."""
-    for value in (count, condition):
-        if isinstance(value, Blob):
-            context.known_value(value, "number of passes, which decides shapes,")
+    if decides is not None:
+        context.known_value(decides, "number of passes, which decides shapes,")
     context.unsupported(
         "a loop whose results depend on how often it runs",
         "Raise Limits(max_unrolled_nodes=...) if the number of passes is known.",
