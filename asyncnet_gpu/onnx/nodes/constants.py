@@ -20,6 +20,8 @@ def _constant(context: NodeContext, node: Any) -> Any:
         context.fail("attributes", expected="exactly one value", got=names,
                      remedy="The file is broken.")  # fmt: skip
     (name,) = names
+    if name in ("value", "sparse_value"):
+        return context.attr_tensor(name)
     value = context.plain(name)
     if name in ("value_int", "value_ints"):
         return np.asarray(value, np.int64)
@@ -27,7 +29,7 @@ def _constant(context: NodeContext, node: Any) -> Any:
         return np.asarray(value, np.float32)
     if name in ("value_string", "value_strings"):
         return texts(value)
-    return value
+    return context.unsupported(f"attribute {name[:200]!r}")
 
 
 def texts(value: str | tuple[str, ...]) -> np.ndarray[Any, Any]:
