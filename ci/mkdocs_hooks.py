@@ -25,6 +25,7 @@ def commands() -> str:
         text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="asyncnet")
     # Help texts may hold Rich's marks for bold, as the terminal shows them.
     text = re.sub(r"\[/?bold\]", "**", text)
+    text = re.sub(r"^asyncnet ", "    asyncnet ", text, flags=re.M)  # an example: as code
     return text.partition("\n")[2].replace("# `asyncnet`", "").strip()
 
 
