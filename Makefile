@@ -8,7 +8,7 @@ EXTRAS ?=
 comma  := ,
 stamp   = $(VENV)/.stamp-$1$(if $(EXTRAS),$(comma)$(EXTRAS))
 
-.PHONY: help venv demo test gpu-test bench docs fuzz stress lint format clean
+.PHONY: help venv demo test gpu-test bench docs fuzz stress onnx-suite onnx-suite-cuda lint format clean
 .DELETE_ON_ERROR:
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make bench     benchmarks on whatever there is; BENCH_ARGS=... are passed on"
 	@echo "make docs      the documentation into build/docs, warnings as errors"
 	@echo "make stress    2,000 random nets on the CPU, 200 on CUDA devices if there are (RUN=... goes before python)"
+	@echo "make onnx-suite | onnx-suite-cuda   all of ONNX's backend suite; RUN=... goes before python"
 	@echo "make fuzz      100,000 broken ONNX files (FUZZ_ARGS=... are passed on)"
 	@echo "make lint | format | venv | clean"
 
@@ -54,6 +55,13 @@ docs: $(call stamp,docs)
 stress: venv
 	ASYNCNET_RANDOM_NETS=2000 ASYNCNET_RANDOM_GPU_NETS=200 $(RUN) $(BIN)/python -m pytest \
 	    tests/runs/test_random_nets.py tests/cuda/test_whole_nets.py
+
+onnx-suite: venv
+	$(BIN)/python -m pytest tests/onnx/test_backend_suite.py -m "not gpu"
+
+onnx-suite-cuda: venv
+	ASYNCNET_ONNX_SUITE=all $(RUN) $(BIN)/python -m pytest tests/onnx/test_backend_suite.py -m gpu \
+	    -o timeout=600
 
 fuzz: venv
 	PYTHONPATH=tests $(BIN)/python -m helpers.onnx_fuzz --large --count 100000 $(FUZZ_ARGS)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, final
 
@@ -65,6 +66,16 @@ class StructuredNet:
         return f"<StructuredNet {self.name!r}: {len(self.inputs)} inputs>"
 
 
+class _Made:
+    """An executable and the runs that use it."""
+
+    __slots__ = ("exe", "users")
+
+    def __init__(self, exe: OnnxExecutable) -> None:
+        self.exe = exe
+        self.users = 0
+
+
 @final
 class StructuredExecutable:
     """Executables of one model by layout. Safe to use from several threads.
@@ -75,7 +86,7 @@ class StructuredExecutable:
     def __init__(self, net: StructuredNet, options: Mapping[str, Any]) -> None:
         self._net = net
         self._options = {"max_plans": DEFAULT_PLANS, **options}
-        self._made: OrderedDict[tuple[Any, ...], OnnxExecutable] = OrderedDict()
+        self._made: OrderedDict[tuple[Any, ...], _Made] = OrderedDict()
         self._lock = threading.Lock()
 
     def run(
@@ -113,29 +124,46 @@ class StructuredExecutable:
             )  # fmt: skip
         tensors: dict[str, Any] = {}
         layout = {n: flatten(n, t, given.get(n), tensors) for n, t in types.items()}
-        with self._lock:  # nobody closes an executable that is in use
-            exe = self._executable(layout)
+        with self._use(layout) as exe:
             found = exe.run(tensors, timeout_s=timeout_s)
         results = self._net.result_types
         return {n: collect(n, t, found, to_numpy) for n, t in results.items()}
 
-    def _executable(self, layout: dict[str, Layout]) -> OnnxExecutable:
+    @contextmanager
+    def _use(self, layout: dict[str, Layout]) -> Iterator[OnnxExecutable]:
+        """Hold the executable of a layout; nobody closes it meanwhile."""
         key = tuple(layout.items())
-        found = self._made.get(key)
-        if found is None:
-            found = self._made[key] = self._net.of_layout(layout).compile(**self._options)
-            if len(self._made) > MAX_LAYOUTS:
-                self._made.popitem(last=False)[1].close()
-        self._made.move_to_end(key)
-        return found
+        with self._lock:
+            made = self._made.get(key)
+            if made is None:
+                made = self._made[key] = _Made(self._net.of_layout(layout).compile(**self._options))
+            self._made.move_to_end(key)
+            made.users += 1
+        try:
+            yield made.exe
+        finally:
+            self._release(made)
+
+    def _release(self, made: _Made) -> None:
+        with self._lock:
+            made.users -= 1
+            idle = [key for key, m in self._made.items() if not m.users]
+            closed = [self._made.pop(k) for k in idle[: max(0, len(self._made) - MAX_LAYOUTS)]]
+        for old in closed:
+            old.exe.close()
+
+    @property
+    def n_layouts(self) -> int:
+        """Layouts whose plans are kept."""
+        return len(self._made)
 
     def close(self) -> None:
         """Free every plan."""
         with self._lock:
             made = list(self._made.values())
             self._made.clear()
-        for exe in made:
-            exe.close()
+        for old in made:
+            old.exe.close()
 
     def __enter__(self) -> StructuredExecutable:
         return self

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
+import onnx
+
 #: Name of a category in the suite to the name under which its score is published.
 CATEGORIES = {
     "NodeModel": "node", "SimpleModel": "simple", "RealModel": "real (light)",
@@ -59,7 +61,7 @@ def score(outcomes: Iterable[tuple[str, str]]) -> list[str]:
             total[found.groups()] += 1
             passed[found.groups()] += outcome == "passed"
     return [
-        f"onnx backend suite, {device}, {CATEGORIES.get(category, category)}: "
+        f"onnx {onnx.__version__} backend suite, {device}, {CATEGORIES.get(category, category)}: "
         f"{passed[device, category]:,} of {count:,} passed"
         for (device, category), count in sorted(total.items())
     ]

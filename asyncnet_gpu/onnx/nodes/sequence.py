@@ -74,6 +74,8 @@ def _split(context: NodeContext, node: Any) -> Any:
         keeps = bool(context.attr_int("keepdims", 1))
         sizes = split_sizes(context, extent, extent)
     context.importer.budget.loop(len(sizes), context.where)
+    if not sizes:
+        return []
     parts = context.emit("split", data, axis=axis, sizes=sizes)
     parts = [*parts] if isinstance(parts, tuple) else [parts]
     return parts if keeps else [context.emit("squeeze", p, axes=(axis,)) for p in parts]
