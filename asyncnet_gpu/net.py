@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from asyncnet_gpu.ops.base import Attrs, Op
 
 
+#: Highest index of a logical device: a larger one is a mistake.
+MOST_DEVICES = 4095
+
+
 class AsyncNet(NetState):
     """A net of operators, defined once and run serially, on streams or as a CUDA graph.
 
@@ -245,7 +249,7 @@ class AsyncNet(NetState):
             )
             raise
         out_names = tuple(names[i] for i in op.mutates)
-        node = self._node_name(op, name if isinstance(name, str) or name is None else name[0])
+        node = self._node_name(op, self._first_name(name))
         if op.mutates:
             self._check_mutable(op, out_names)
         else:
@@ -259,9 +263,9 @@ class AsyncNet(NetState):
     @names_line
     def device(self, index: int) -> AbstractContextManager[None]:
         """Place what is added inside on logical device `index` (the same on every backend)."""
-        if not isinstance(index, int) or index < 0:
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index <= MOST_DEVICES:
             raise NetError(
-                message("net.device", f"device {index!r}", expected="an integer of at least 0",
+                message("net.device", f"device {index!r}", expected=f"0 to {MOST_DEVICES}",
                         got=repr(index), remedy="Devices are counted from 0.")
             )  # fmt: skip
         return self._on_device(index)

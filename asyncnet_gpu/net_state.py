@@ -141,17 +141,20 @@ class NetState:
         return Blob(cast("AsyncNet", self), name, blob_spec)
 
     def _claim_blob(self, name: str) -> None:
-        if not isinstance(name, str) or not name:
-            raise NetError(
-                message("net", f"bad name {name!r}", expected="a non-empty string",
-                        got=type(name).__name__, remedy="Name the blob.")
-            )  # fmt: skip
+        self._check_name(name)
         if name in self._specs:
             raise NetError(
                 message(
                     "net", f"the name {name!r} is taken", expected="a new name",
                     got=f"a second {name!r} at {user_line()}", remedy="Give another name=.",
                 )
+            )  # fmt: skip
+
+    def _check_name(self, name: object) -> None:
+        if not isinstance(name, str) or not name:
+            raise NetError(
+                message("net", f"bad name {name!r}", expected="a non-empty string",
+                        got=type(name).__name__, remedy="Give another name=.")
             )  # fmt: skip
 
     def _auto_name(self, stem: str) -> str:
@@ -164,6 +167,7 @@ class NetState:
     def _node_name(self, op: Op, name: str | None) -> str:
         if name is None:
             return self._auto_name(op.name)
+        self._check_name(name)
         if name in self._node_names:
             raise NetError(
                 message(
@@ -173,6 +177,12 @@ class NetState:
                 )
             )  # fmt: skip
         return name
+
+    def _first_name(self, name: str | Sequence[str] | None) -> str | None:
+        """Return the name of the node: the one that is given, or the first of its outputs'."""
+        if name is None or isinstance(name, str):
+            return name
+        return next(iter(name), "")
 
     def _output_names(
         self, node: str, name: str | Sequence[str] | None, count: int

@@ -17,6 +17,9 @@ DTYPES: frozenset[str] = frozenset(
     | {"float16", "float32", "float64"}
 )
 
+#: Of a blob: what a signed 64-bit offset can reach, with room for alignment.
+LARGEST_BYTES = 1 << 62
+
 _DTYPE_CACHE: dict[object, np.dtype[Any]] = {}
 
 
@@ -104,7 +107,14 @@ def spec(shape: Sequence[int] | int, dtype: object, *, where: str = "spec") -> T
                 )
             )
         extents.append(int(extent))
-    return TensorSpec(tuple(extents), as_dtype(dtype, where=where))
+    made = TensorSpec(tuple(extents), as_dtype(dtype, where=where))
+    # Also without the extents that are 0: strides are computed from the others.
+    if math.prod(e or 1 for e in extents) * made.dtype.itemsize > LARGEST_BYTES:
+        raise ShapeError(
+            message(where, f"shape {made.shape} is too large", expected=f"{LARGEST_BYTES} bytes",
+                    got=made.nbytes, remedy="Check the extents.")
+        )  # fmt: skip
+    return made
 
 
 def broadcast(shapes: Sequence[tuple[int, ...]], *, where: str) -> tuple[int, ...]:

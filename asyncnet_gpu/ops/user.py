@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.errors import UnsupportedOpError, message
+from asyncnet_gpu.errors import ShapeError, UnsupportedOpError, message
 from asyncnet_gpu.ops.base import (
     REQUIRED,
     Arrays,
@@ -21,9 +21,48 @@ from asyncnet_gpu.ops.base import (
 from asyncnet_gpu.specs import spec
 
 
-def _infer(ins: Specs, attrs: Attrs) -> Specs:
-    pairs = zip(attrs["shapes"], attrs["dtypes"], strict=True)
-    return tuple([spec(shape, dtype, where="call") for shape, dtype in pairs])
+def _bad(where: str, what: str, expected: str, got: object) -> ShapeError:
+    return ShapeError(
+        message(where, what, expected=expected, got=repr(got), remedy=f"See net.{where}.")
+    )
+
+
+def _infer(ins: Specs, attrs: Attrs, where: str) -> Specs:
+    shapes, dtypes = attrs["shapes"], attrs["dtypes"]
+    if not isinstance(shapes, tuple) or not isinstance(dtypes, tuple) or not shapes:
+        raise _bad(where, "outputs", "shapes and dtypes", (shapes, dtypes))
+    if len(shapes) != len(dtypes):
+        raise _bad(where, "outputs", f"{len(shapes)} dtypes", len(dtypes))
+    return tuple([spec(s, dtype, where=where) for s, dtype in zip(shapes, dtypes, strict=True)])
+
+
+def _infer_call(ins: Specs, attrs: Attrs) -> Specs:
+    if not callable(attrs["fn"]):
+        raise _bad("call", "fn", "a function", attrs["fn"])
+    return _infer(ins, attrs, "call")
+
+
+def _infer_kernel(ins: Specs, attrs: Attrs) -> Specs:
+    args, cpu = attrs["args"], attrs["cpu"]
+    if not isinstance(args, tuple) or sum(scalar is None for scalar in args) != len(ins):
+        raise _bad("kernel", "args", f"{len(ins)} blobs, and scalars", args)
+    if cpu is not None and not callable(cpu):
+        raise _bad("kernel", "cpu", "a function or None", cpu)
+    for name in ("source", "entry"):
+        if not isinstance(attrs[name], str):
+            raise _bad("kernel", name, "text", attrs[name])
+    for name in ("grid", "block"):
+        extents = attrs[name]
+        if (
+            not isinstance(extents, tuple)
+            or len(extents) != 3
+            or not all(isinstance(e, int) and e > 0 for e in extents)
+        ):
+            raise _bad("kernel", name, "three extents of at least 1", extents)
+    shared = attrs["shared_bytes"]
+    if not isinstance(shared, int) or shared < 0:
+        raise _bad("kernel", "shared_bytes", "at least 0", shared)
+    return _infer(ins, attrs, "kernel")
 
 
 def _single(outs: Arrays) -> Any:
@@ -93,7 +132,7 @@ OPS = (
         doc="Call the user's own function; see `AsyncNet.call`.",
         n_inputs=(0, None),
         attrs={"fn": REQUIRED, "shapes": REQUIRED, "dtypes": REQUIRED},
-        infer=_infer,
+        infer=_infer_call,
         bind=_bind_call,
         reference=_reference_call,
         cost=_cost,
@@ -109,7 +148,7 @@ OPS = (
             "block": REQUIRED, "cpu": None, "shapes": REQUIRED, "dtypes": REQUIRED,
             "shared_bytes": 0,
         },
-        infer=_infer,
+        infer=_infer_kernel,
         bind=_bind_kernel,
         kernel=_launch_kernel,
         reference=_reference_kernel,
