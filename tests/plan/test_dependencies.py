@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networkx as nx
 import numpy as np
 from helpers.nets import CUDA_LIKE, HALF, UPDATE, dag_net, mix, random_net
@@ -94,3 +96,17 @@ def test_a_view_that_comes_after_others_is_executed_so_that_its_readers_do() -> 
         build_graph(net), device_kind="cpu", model=CUDA_LIKE, mode="streams", allocator="exact"
     )
     assert plan.explain("slow", "y").startswith("y waits for slow: 'v' waits for 'slow' (after)")
+
+
+def test_a_write_that_reads_nothing_comes_after_the_write_before_it() -> None:
+    net = AsyncNet("waw")
+    x = net.input("x", (8,))
+    state = net.parameter("s", np.zeros(8, np.float32))
+    for i in range(3):
+        net.add_node(UPDATE, (state, x), {}, name=f"u{i}")
+    net.output(mix(net, state, name="y"))
+    graph = build_graph(net)
+    # No operator of ours overwrites a storage blindly; a graph may all the same.
+    blind = [replace(n, reads=("x",)) if n.op is UPDATE else n for n in graph.nodes]
+    edges = find_dependencies(replace(graph, nodes=tuple(blind)))
+    assert edges == [{}, {0: ("WAW", "s")}, {1: ("WAW", "s")}, {2: ("RAW", "s")}]
