@@ -119,6 +119,25 @@ TEXTS = {
             b = ConcatFromSequence <axis = 0> (s)
             y = Concat <axis = 0> (a, b)
         }""",
+    "sequence across the border": """
+        <ir_version: 9, opset_import: ["" : 18]>
+        agraph (seq(float[2,3]) s, int64 at) => (seq(float[2,3]) out, float[2,3] one) {
+            one = SequenceAt (s, at)
+            n = Neg (one)
+            out = SequenceInsert (s, n)
+        }""",
+    "texts": """
+        <ir_version: 10, opset_import: ["" : 20]>
+        agraph (string[N] a, string[N] b) => (string[N] y, bool[N] same) {
+            y = StringConcat (a, b)
+            same = Equal (a, b)
+        }""",
+    "optional": """
+        <ir_version: 9, opset_import: ["" : 18]>
+        agraph (optional(float[2]) x) => (bool there, float[2] y) {
+            there = OptionalHasElement (x)
+            y = OptionalGetElement (x)
+        }""",
 }
 
 #: Pretrained models by the package that ships them; read as data, the packages are not imported.
