@@ -61,6 +61,7 @@ class Engine:
         self.timeout_s = options.timeout_s
         self.tracer: Callable[[int, Execution], None] | None = None
         self.ranges: Ranges | None = None  # of the tracer's
+        self.cpu_times = False
         self._backend = backend
         self._values = values
         self.options = options
@@ -115,6 +116,7 @@ class Engine:
         """Have an execution note its times when somebody traces."""
         if self.tracer is not None:
             execution.slices, execution.ranges = [], self.ranges
+            execution.cpu_times = self.cpu_times
 
     def _take_slot(self) -> Slot | None:
         """Return an idle slot, making one when fewer than allowed exist; None when all are busy."""

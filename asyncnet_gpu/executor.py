@@ -179,13 +179,17 @@ class Executable:
         )  # fmt: skip
 
     @contextmanager
-    def trace(self, *, nvtx: bool = False) -> Iterator[Timeline]:
+    def trace(self, *, nvtx: bool = False, cpu_times: bool = False) -> Iterator[Timeline]:
         """Note when each step of the runs inside really ran.
 
         Parameters
         ----------
         nvtx
             Also mark each step for NVIDIA's profilers (needs the package nvtx).
+        cpu_times
+            On the CPU also note how much of each step its thread was on a core, which tells
+            waiting for Python's lock from work. One more call of the system for each step: on a
+            busy machine it is felt.
 
         Yields
         ------
@@ -204,11 +208,12 @@ class Executable:
             from asyncnet_gpu.trace.nvtx import NvtxRanges
 
             engine.ranges = NvtxRanges(engine.plan)
+        engine.cpu_times = cpu_times
         engine.tracer = timeline.add
         try:
             yield timeline
         finally:
-            engine.tracer, engine.ranges = None, None
+            engine.tracer, engine.ranges, engine.cpu_times = None, None, False
 
     def report(
         self, inputs: Mapping[str, object] | None = None, /, *, rounds: int = 5, **named: object
@@ -240,7 +245,7 @@ class Executable:
         arrays = self._adopt(inputs, named)
         engine, alone = self._engine, None
         engine.run(Execution(arrays), None)  # warm: first touches of memory, compiled kernels
-        with self.trace() as timeline:
+        with self.trace(cpu_times=True) as timeline:
             for _ in range(max(1, rounds)):
                 engine.run(Execution(arrays), None)
         if len(engine.plan.streams) > 1:

@@ -43,6 +43,7 @@ BENCHMARKS = (
     Benchmark("planning", ("cpu", "cuda")),
     Benchmark("cuda_host_cost", ("cuda",)),
     Benchmark("soak", ("cpu", "cuda")),
+    Benchmark("trace_cost", ("cpu", "cuda")),
 )
 
 

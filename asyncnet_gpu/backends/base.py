@@ -118,6 +118,8 @@ class Execution:
         What the host did; filled in together with `slices`.
     ranges
         Ranges for a profiler, when asked for; heeded by traced executions only.
+    cpu_times
+        Whether a traced execution also notes how long its threads were on a core.
     """
 
     inputs: Mapping[str, Any]
@@ -128,6 +130,7 @@ class Execution:
     slices: list[Slice] | None = None
     host: list[HostSlice] = field(default_factory=list)
     ranges: Ranges | None = None
+    cpu_times: bool = False
     started_s: float = field(default_factory=time.perf_counter)
 
     def fail(self, step: int, error: BaseException) -> None:

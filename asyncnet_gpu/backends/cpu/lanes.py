@@ -104,6 +104,8 @@ class Lane:
         Step to index of its launch.
     cursor
         Iterator of the run under way: how far it has come.
+    recorder
+        Times of the last traced run.
     """
 
     stream: int
@@ -112,6 +114,7 @@ class Lane:
     meaning: list[tuple[Kind, int]] = field(default_factory=list)
     positions: dict[int, int] = field(default_factory=dict)
     cursor: Iterator[Instruction] | None = None
+    recorder: LaneRecorder | None = None
 
     def add(self, kind: Kind, step: int, instruction: Instruction) -> None:
         """Append an instruction."""
@@ -127,7 +130,8 @@ class Lane:
         """
         self.cursor = iter(self.instructions)
         if execution.slices is not None:
-            return self._run_from(0, execution, LaneRecorder(execution))
+            self.recorder = LaneRecorder(execution)
+            return self._run_from(0, execution, self.recorder)
         try:
             for instruction in self.cursor:
                 instruction()

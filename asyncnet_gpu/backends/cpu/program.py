@@ -150,6 +150,11 @@ class CpuProgram(AbstractProgram):
     def _finish(self, execution: Execution) -> None:
         if self.options.blas_threads is not None:
             GOVERNOR.release()
+        if execution.slices is not None:
+            for lane in self._lanes:
+                if lane.recorder is not None:
+                    lane.recorder.read(execution)
+                    lane.recorder = None
         if not execution.errors and not execution.cancelled:
             execution.outputs = self._bound.outputs()
 

@@ -1,0 +1,93 @@
+"""What tracing costs: runs with and without it take turns.
+
+python -m benchmarks.trace_cost [--backend cpu|cuda] [--rounds N] [--save]
+
+A net of steps of about a millisecond (the goal: below 5 %), in one stream and in several, and a
+chain of steps of next to nothing, which shows the price of one traced step. Without a GPU behind
+the CUDA devices only the time of the host means anything, and the output says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import asyncnet_gpu as ag
+from benchmarks.harness import Timing, has_gpu, interleave, paired_ratio, save
+from benchmarks.nets.small import chain_net, two_matmul_chains
+
+
+def millisecond_net() -> tuple[ag.AsyncNet, dict[str, Any]]:
+    """Two chains of products, each of about a millisecond on one core."""
+    net, x = two_matmul_chains(3, 384)
+    return net, {"x": x}
+
+
+def tiny_net() -> tuple[ag.AsyncNet, dict[str, Any]]:
+    return chain_net(500), {"x": np.ones(1, np.float32)}
+
+
+def compare(
+    net: ag.AsyncNet, inputs: dict[str, Any], backend: str, mode: str, rounds: int
+) -> dict[str, Any]:
+    with net.compile(backend=backend, mode=mode) as exe:
+
+        def traced() -> None:
+            with exe.trace():
+                exe.run(inputs)
+
+        candidates: dict[str, Callable[[], object]] = {
+            "plain": lambda: exe.run(inputs), "traced": traced,
+        }  # fmt: skip
+        timings = interleave(candidates, rounds=rounds)
+        n_steps = len(exe.plan.steps)
+    return {
+        "net": net.name, "mode": mode, "steps": n_steps,
+        "step_us": 1e6 * timings["plain"].fastest_s / n_steps,
+        "ratio_paired": paired_ratio(timings, "traced", "plain"),
+        "ratio_fastest": timings["traced"].fastest_s / timings["plain"].fastest_s,
+        "us_per_step": 1e6 * _difference(timings["traced"], timings["plain"]) / n_steps,
+    }  # fmt: skip
+
+
+def _difference(top: Timing, bottom: Timing) -> float:
+    pairs = zip(top.seconds, bottom.seconds, strict=True)
+    return statistics.median(a - b for a, b in pairs)
+
+
+def measure(backend: str, rounds: int = 200) -> dict[str, Any]:
+    """Print and return the ratios of both nets, in one stream and in several."""
+    only_host = backend == "cuda" and not has_gpu()
+    if only_host:
+        print("no GPU behind the CUDA devices: what follows is time of the host, nothing else")
+    rows = []
+    for make in (millisecond_net, tiny_net):
+        net, inputs = make()
+        for mode in ("serial", "streams"):
+            row = compare(net, inputs, backend, mode, rounds)
+            rows.append(row)
+            print(
+                f"{row['net']:>12} {row['mode']:8} {row['steps']:4} steps of {row['step_us']:7.1f} "
+                f"us: traced / plain {row['ratio_paired']:.3f} (median of pairs), "
+                f"{row['ratio_fastest']:.3f} (fastest of each); {row['us_per_step']:.2f} us a step"
+            )
+    return {"backend": backend, "host_only": only_host, "rows": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What tracing costs.")
+    parser.add_argument("--backend", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--save", action="store_true")
+    options = parser.parse_args()
+    result = measure(options.backend, options.rounds)
+    if options.save:
+        print(save(f"trace_cost_{options.backend}", result))
+
+
+if __name__ == "__main__":
+    main()
