@@ -199,6 +199,21 @@ def test_all_constants_together() -> None:
     refused(data, "bytes of all constants", max_constant_bytes=10 * 200_000 * 4)
 
 
+def test_texts_that_double() -> None:
+    head = '<ir_version: 10, opset_import: ["" : 20]>'
+    chain = "".join(f"t{i + 1} = StringConcat (t{i}, t{i})\n" for i in range(60))
+    text = f"""{head} agraph (float[4] x) => (y) {{
+        t0 = Constant <value_strings = ["more"]> ()
+        {chain}
+        same = Equal (t60, t60)
+        c = Cast <to = 1> (same)
+        y = Add (x, c)
+    }}"""
+    refused(
+        parser.parse_model(text), "StringConcat.*max_constant_bytes", max_constant_bytes=1 << 20
+    )
+
+
 def test_size_of_the_file(tmp_path: Any) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(model("agraph (float[4] x) => (y) { y = Relu (x) }"))

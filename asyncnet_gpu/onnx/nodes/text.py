@@ -33,7 +33,10 @@ def known_texts(context: NodeContext, index: int) -> Array:
 def _concat(context: NodeContext, node: Any) -> Any:
     a, b = known_texts(context, 0), known_texts(context, 1)
     shape = np.broadcast_shapes(a.shape, b.shape)
-    pairs = zip(np.broadcast_to(a, shape).flat, np.broadcast_to(b, shape).flat, strict=True)
+    context.importer.budget.tensor(shape, 8, context.where)
+    pairs = list(zip(np.broadcast_to(a, shape).flat, np.broadcast_to(b, shape).flat, strict=True))
+    # Forty texts, each twice the one before, would be a terabyte.
+    context.importer.budget.constant(sum([len(x) + len(y) + 8 for x, y in pairs]), context.where)
     return texts(tuple([x + y for x, y in pairs])).reshape(shape)
 
 
