@@ -24,7 +24,7 @@ from asyncnet_gpu.backends.cuda.context import StepContext, Stream
 from asyncnet_gpu.backends.cuda.device import OnDevice
 from asyncnet_gpu.backends.cuda.launch import Packed, pack
 from asyncnet_gpu.backends.cuda.resources import Resources
-from asyncnet_gpu.graph import BlobInfo
+from asyncnet_gpu.graph import BlobInfo, Node
 from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.specs import contiguous_strides
@@ -116,6 +116,8 @@ class BoundPlan:
         self._place_blobs()
         self._patches: dict[str, list[Patch]] = {name: [] for name in plan.graph.inputs}
         self._rebinds: dict[str, set[int]] = {name: set() for name in plan.graph.inputs}
+        #: Steps that are launches of ours and the same in every run.
+        self.fixed: set[int] = set()
         self.calls: list[list[Call]] = [self._bind(i) for i in range(len(plan.steps))]
         self._give_workspaces()
 
@@ -179,8 +181,11 @@ class BoundPlan:
         storages = {graph.blobs[n].storage for n in (*node.reads, *node.writes)}
         return {self._input_of[s] for s in storages if s in self._input_of}
 
+    def _node(self, index: int) -> Node:
+        return self.plan.graph.nodes[self.plan.steps[index].node]
+
     def _bind(self, index: int) -> list[Call]:
-        node = self.plan.graph.nodes[self.plan.steps[index].node]
+        node = self._node(index)
         if node.op.name in BARRIERS:
             return []
         inputs = self._reads_input(index)
@@ -192,8 +197,9 @@ class BoundPlan:
                 return [override]
             launches = self._kernels(index, stream)
             if launches is not None:
-                for packed in launches:
-                    self._note_patches(packed)
+                patched = [self._note_patches(packed) for packed in launches]
+                if not any(patched) and not self._node(index).op.effect:
+                    self.fixed.add(index)
                 return [packed.call for packed in launches]
             if inputs:
                 self._note_rebind(index, inputs)
@@ -218,7 +224,7 @@ class BoundPlan:
         return [arrays[n] for n in node.reads], [arrays[n] for n in node.writes], scratch
 
     def _override(self, index: int) -> Call | None:
-        node = self.plan.graph.nodes[self.plan.steps[index].node]
+        node = self._node(index)
         bind = overrides.find(node.op.name)
         if bind is None:
             return None
@@ -227,7 +233,7 @@ class BoundPlan:
         return bind(StepContext(stream), ins, outs, node.attrs, scratch)
 
     def _kernels(self, index: int, stream: Stream) -> list[Packed] | None:
-        node = self.plan.graph.nodes[self.plan.steps[index].node]
+        node = self._node(index)
         if node.op.kernel is None:
             return None
         ins, outs, scratch = self._operands(index)
@@ -238,7 +244,7 @@ class BoundPlan:
         return [p for p in packed if p is not None]
 
     def _cupy_call(self, index: int) -> Call:
-        node = self.plan.graph.nodes[self.plan.steps[index].node]
+        node = self._node(index)
         ins, outs, scratch = self._operands(index)
         stream = self.streams[self.plan.steps[index].stream].stream
         with stream:  # what binding computes is read on this stream later
@@ -251,7 +257,9 @@ class BoundPlan:
         for name in inputs:
             self._rebinds[name].add(index)
 
-    def _note_patches(self, packed: Packed) -> None:
+    def _note_patches(self, packed: Packed) -> bool:
+        """Note the addresses within inputs; returns whether there are any."""
+        found = False
         for index, array in packed.pointers:
             address = array.data.ptr
             if address < _NOWHERE:
@@ -261,6 +269,8 @@ class BoundPlan:
                 key=self._base.__getitem__,
             )
             self._patches[name].append(Patch(packed.words, index, address - self._base[name]))
+            found = True
+        return found
 
     def note_pointer(self, packed: Packed) -> None:
         """Patch a launch that is no step, such as the copy of an output that is an input."""

@@ -6,6 +6,7 @@ step an entry belongs to is looked up only when one has failed.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -39,6 +40,14 @@ class Entry:
 
     kind: Kind
     step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Entries that one call does together, in order; all are launches on one stream."""
+
+    entries: tuple[int, ...]
+    call: Call
 
 
 def skip() -> None:
@@ -104,6 +113,11 @@ class IssueList:
         if on_step is not None and plan.steps:
             self._add(Kind.MARK, len(plan.steps) - 1, partial(on_step, len(plan.steps)))
         self._master = list(self.calls)
+        #: What `run` works off, and the entry behind each call of it: all, until `shorten`.
+        self._short, self._order = self.calls, list(range(len(self.calls)))
+        self._short_master = self._master
+        self._members: dict[int, tuple[int, ...]] = {}  # first entry of a segment -> all of it
+        self._done: set[int] = set()
         self._entries: Any = iter(())
 
     def _add(self, kind: Kind, step: int, call: Call) -> None:
@@ -113,10 +127,25 @@ class IssueList:
     def _record(self, step: int, event: int, stream: Stream) -> None:
         self._add(Kind.RECORD, step, partial(runtime.eventRecord, event, stream.ptr))
 
+    def shorten(self, segments: Sequence[Segment]) -> None:
+        """Have `run` do segments by one call each, in the place of their first entries.
+
+        The entries stay: when the call of a segment fails they are issued one by one.
+        """
+        first = {segment.entries[0]: segment for segment in segments}
+        self._members = {position: segment.entries for position, segment in first.items()}
+        inner = {position for segment in segments for position in segment.entries[1:]}
+        self._order = [i for i in range(len(self.calls)) if i not in inner]
+        self._short = [first[i].call if i in first else self.calls[i] for i in self._order]
+        self._short_master = list(self._short)
+
     def replace(self, step: int, call: Call) -> None:
-        """Put another call for a step whose single call has changed."""
+        """Put another call for a step whose single call has changed; it is in no segment."""
         position = self.position[step]
         self.calls[position] = self._master[position] = call
+        if self._short is not self.calls:
+            place = bisect_left(self._order, position)
+            self._short[place] = self._short_master[place] = call
 
     def blank(self) -> None:
         """Make all that is left do nothing, also for the thread that is working it off.
@@ -124,42 +153,60 @@ class IssueList:
         Events are left out together with those who wait for them.
         """
         self.calls[:] = [skip] * len(self.calls)
+        self._short[:] = [skip] * len(self._short)
 
     def restore(self) -> None:
         """Undo `blank`."""
         self.calls[:] = self._master
+        self._short[:] = self._short_master
 
     def drop(self) -> None:
         """Let go of everything that the calls hold."""
-        self.calls = []
-        self._master = []
+        self.calls, self._master = [], []
+        self._short, self._short_master = [], []
 
     def run(self, execution: Execution) -> int | None:
         """Issue everything; returns None, or the position of the entry that raised.
 
         The error is noted in `execution`; `go_on` issues the rest.
         """
-        entries: Any = iter(self.calls)
+        entries: Any = iter(self._short)
         self._entries = entries
         try:
             for call in entries:
                 call()
         except BaseException as error:
             # The iterator knows how many entries are left: no counter in the loop.
-            position: int = len(self.calls) - entries.__length_hint__() - 1
-            self._note(execution, position, error)
-            return position
+            place = len(self._short) - entries.__length_hint__() - 1
+            return self._failed(execution, place, error)
         return None
+
+    def _failed(self, execution: Execution, place: int, error: BaseException) -> int | None:
+        position = self._order[place]
+        earlier = self._order[:place]
+        self._done = {i for first in earlier for i in self._members.get(first, ())}
+        if position in self._members:
+            # Nothing of a segment runs when its launch fails: one by one, the step to blame shows.
+            self._issue_from(execution, position, set())
+            return None
+        self._note(execution, position, error)
+        return position
+
+    def _at(self) -> Entry | None:
+        """Return the entry that the host has come to."""
+        left: int = self._entries.__length_hint__()
+        place = max(0, len(self._short) - left - 1)
+        return self.meaning[self._order[place]] if self.meaning else None
 
     def host_step(self) -> int:
         """Return the step that the host has come to; its entry may still be under way."""
-        left: int = self._entries.__length_hint__()
-        return self.meaning[max(0, len(self.calls) - left - 1)].step if self.meaning else 0
+        entry = self._at()
+        return 0 if entry is None else entry.step
 
     def host_runs(self) -> bool:
         """Whether the host is in a step's own call, not in one of the driver's."""
-        left: int = self._entries.__length_hint__()
-        return self.meaning[max(0, len(self.calls) - left - 1)].kind is Kind.RUN
+        entry = self._at()
+        return entry is not None and entry.kind is Kind.RUN
 
     def _note(self, execution: Execution, position: int, error: BaseException) -> None:
         entry = self.meaning[position]
@@ -176,9 +223,13 @@ class IssueList:
         if entry.kind in (Kind.WAIT, Kind.RECORD, Kind.DEVICE):
             return
         lost = {entry.step, *dependents(self.plan, entry.step)}
-        for i in range(position + 1, len(self.calls)):
+        self._issue_from(execution, position + 1, lost)
+
+    def _issue_from(self, execution: Execution, position: int, lost: set[int]) -> None:
+        """Issue the entries from a position on, without segments and without steps in `lost`."""
+        for i in range(position, len(self.calls)):
             entry = self.meaning[i]
-            if entry.step in lost and entry.kind is Kind.RUN:
+            if i in self._done or (entry.step in lost and entry.kind is Kind.RUN):
                 continue
             try:
                 self.calls[i]()

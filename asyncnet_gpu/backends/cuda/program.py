@@ -28,6 +28,7 @@ from asyncnet_gpu.backends.cuda.issue import IssueList
 from asyncnet_gpu.backends.cuda.issuer import Issuer
 from asyncnet_gpu.backends.cuda.progress import last_steps, stuck_steps
 from asyncnet_gpu.backends.cuda.resources import Resources
+from asyncnet_gpu.backends.cuda.segments import SHORTEST, make_segments
 from asyncnet_gpu.backends.cuda.timing import HostClock
 from asyncnet_gpu.backends.cuda.trace import Stopwatch
 from asyncnet_gpu.backends.cuda.waiter import Waiter, pause_s
@@ -117,6 +118,8 @@ class CudaProgram(AbstractProgram):
             runtime.streamSynchronize(stream.ptr)
         if plan.mode.startswith("graph") and plan.steps:
             self._capture()
+        elif len(plan.steps) >= SHORTEST:
+            self._issue.shorten(make_segments(self._issue, bound.fixed, self._streams, resources))
 
     def _issue_list(self, timed: list[tuple[int, int]] | None) -> IssueList:
         return IssueList(
