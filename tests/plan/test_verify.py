@@ -286,3 +286,24 @@ def test_a_buffer_at_an_odd_address() -> None:
 
 def test_a_serial_plan_that_is_not_a_total_order() -> None:
     refused(replace(two_branches(), mode="serial"), "serial")
+
+
+def test_two_blind_writes_of_one_storage_stay_ordered() -> None:
+    net = AsyncNet("waw")
+    x = net.input("x", (8,))
+    state = net.parameter("s", np.zeros(8, np.float32))
+    for i in range(2):
+        net.add_node(UPDATE, (state, x), {}, name=f"u{i}")
+    net.output(mix(net, x, flops=1e9, name="other"))
+    graph = build_graph(net)
+    blind = [replace(n, reads=("x",)) if n.op is UPDATE else n for n in graph.nodes]
+    plan = make_plan(
+        replace(graph, nodes=tuple(blind)), device_kind="cuda", model=CUDA_LIKE, mode="streams",
+        allocator="exact", alignment=64,
+    )  # fmt: skip
+    verify(plan)
+    other = plan.steps[step_named(plan, "other")].stream
+    second = step_named(plan, "u1")
+    assert plan.steps[second].stream != other
+    moved = with_step(plan, second, stream=other, waits=())
+    refused(moved, "writes `s`, which the other writes")
