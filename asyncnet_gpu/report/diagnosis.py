@@ -6,11 +6,13 @@ much slower steps were than alone, and the gaps between them.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, final
 
-from asyncnet_gpu.backends.base import HostSlice
+from asyncnet_gpu.backends.base import HostSlice, Slice
 from asyncnet_gpu.plan import make_plan
 from asyncnet_gpu.plan.cost import DeviceModel, node_cost
 from asyncnet_gpu.plan.types import Plan
@@ -58,6 +60,27 @@ class Cause:
 
 
 @final
+class _Busy:
+    """Spans of one stream, which do not overlap: how much of them lies in another span."""
+
+    def __init__(self, parts: Sequence[Slice]) -> None:
+        ordered = sorted(parts, key=lambda part: part.start_s)
+        self._starts = [part.start_s for part in ordered]
+        self._ends = [part.end_s for part in ordered]
+        self._sums = list(accumulate((p.end_s - p.start_s for p in ordered), initial=0.0))
+
+    def seconds(self, start_s: float, end_s: float) -> float:
+        """Return the seconds of the spans inside [start_s, end_s]; O(log n)."""
+        return max(0.0, self._before(end_s) - self._before(start_s))
+
+    def _before(self, at_s: float) -> float:
+        n = bisect_right(self._starts, at_s)
+        if n == 0:
+            return 0.0
+        return self._sums[n] - max(0.0, self._ends[n - 1] - at_s)
+
+
+@final
 class Times:
     """Seconds of the steps of one run: as they took, alone, and on a core."""
 
@@ -75,6 +98,7 @@ class Times:
         self._cpu_s = {s.step: s.cpu_s for s in run.host if _ran(s)}
         self.alone_s = [self._alone(i, alone) for i in range(len(plan.steps))]
         self.work_s = sum(self.alone_s)
+        self._python = self._in_python()
         devices = len({node.device for node in plan.graph.nodes}) or 1
         self.lanes = model.lanes * (1 if self.on_host else devices)
 
@@ -85,6 +109,14 @@ class Times:
         if len(self.plan.streams) > 1 and self.holds_gil(step):
             return min(took_s, self._cpu_s.get(step) or took_s)
         return took_s
+
+    def _in_python(self) -> dict[int, _Busy]:
+        """Return for each stream when its steps were in Python."""
+        found: dict[int, list[Slice]] = {}
+        for step, part in self._slices.items():
+            if self.holds_gil(step) or self.alone_s[step] < _MOSTLY_PYTHON_S:
+                found.setdefault(self.plan.steps[step].stream, []).append(part)
+        return {stream: _Busy(parts) for stream, parts in found.items()}
 
     def holds_gil(self, step: int) -> bool:
         """Whether the step works under Python's lock, as far as its operator says."""
@@ -110,11 +142,10 @@ class Times:
         return self.alone_s[step] < _MOSTLY_PYTHON_S and held_s > 0.5 * slower_s
 
     def _held_s(self, start_s: float, end_s: float, *, but: int) -> float:
-        """Seconds of a span in which other steps worked in Python."""
+        """Seconds of a span in which steps of other streams worked in Python."""
+        own = self.plan.steps[but].stream
         return sum(
-            max(0.0, min(end_s, part.end_s) - max(start_s, part.start_s))
-            for step, part in self._slices.items()
-            if step != but and (self.holds_gil(step) or self.alone_s[step] < _MOSTLY_PYTHON_S)
+            busy.seconds(start_s, end_s) for stream, busy in self._python.items() if stream != own
         )
 
     def waited_s(self, step: int) -> float:

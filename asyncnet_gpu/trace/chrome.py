@@ -138,12 +138,11 @@ class _Writer:
         pid = run.slot + 1
         tid = self._track(pid, "runs")
         self._block(run, pid, tid, (0.0, run.elapsed_s), f"run {number}", "run", {"slot": run.slot})
-        path = critical_path(self._plan, run)
-        self._add_path(run, pid, {link.step for link in path})
+        path = {link.step for link in critical_path(self._plan, run)}
+        self._add_path(run, pid, path)
         spans: dict[int, tuple[int, int]] = {}
         for part in sorted(run.slices, key=lambda s: (s.start_s, s.step)):
-            critical = any(link.step == part.step for link in path)
-            spans[part.step] = self._add_step(number, run, part, critical)
+            spans[part.step] = self._add_step(number, run, part, part.step in path)
         self._add_flows(pid, spans)
         for device, points in live_bytes(self._plan, run).items():
             name = f"live {self._plan.device_name(device)}"  # Perfetto appends the unit

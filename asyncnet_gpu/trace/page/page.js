@@ -16,12 +16,20 @@
 
   // Tints of the Okabe-Ito palette: told apart by colour-blind readers, black text on all of them.
   const TINTS = ["#8fcdf2", "#7fd0b4", "#f4c56b", "#e3b0cc", "#f3e57c", "#9db8e6", "#d3d7dc"];
+  const MOST_ROWS = 2000;
   const counts = new Map();
   for (const step of data.steps) counts.set(step.op, (counts.get(step.op) ?? 0) + 1);
   const operators = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a) || (a < b ? -1 : 1));
   const tint = new Map(operators.map((op, i) => [op, TINTS[Math.min(i, TINTS.length - 1)]]));
 
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const colours = new Map(); // of the theme; looked up once for each
+  const css = (name) => {
+    if (!colours.has(name)) {
+      const style = getComputedStyle(document.documentElement);
+      colours.set(name, style.getPropertyValue(name).trim());
+    }
+    return colours.get(name);
+  };
   const toX = (us) => GUTTER + ((us - view.start) / (view.end - view.start)) * (width - GUTTER);
   const toTime = (x) => view.start + ((x - GUTTER) / (width - GUTTER)) * (view.end - view.start);
 
@@ -43,8 +51,8 @@
     pen.clip();
     drawRuler();
     drawMemory();
-    for (const bar of hostBars) drawHostBar(bar);
-    for (const bar of bars) drawBar(bar);
+    for (const bar of seen(hostBars)) drawHostBar(bar);
+    for (const bar of seen(bars)) drawBar(bar);
     drawArrows();
     pen.restore();
     canvas.dataset.bars = bars.length;
@@ -82,9 +90,21 @@
     }
   }
 
+  // Bars inside the view; of those that fall on one pixel of a lane the first.
+  function seen(all) {
+    const last = new Map();
+    return all.filter((bar) => {
+      const [left, right] = [toX(bar.start), toX(bar.end)];
+      if (right < GUTTER || left > width) return false;
+      const pixel = Math.round(right);
+      const hidden = right - left < 1 && last.get(bar.lane) === pixel;
+      last.set(bar.lane, pixel);
+      return !hidden || bar === hovered || bar === selected;
+    });
+  }
+
   function drawBar(bar) {
     const [left, right] = [toX(bar.start), toX(bar.end)];
-    if (right < GUTTER || left > width) return;
     const step = data.steps[bar.step];
     const [y, h] = [bar.lane.y + 4, bar.lane.height - 8];
     const w = Math.max(1.5, right - left);
@@ -115,7 +135,6 @@
 
   function drawHostBar(bar) {
     const [left, right] = [toX(bar.start), toX(bar.end)];
-    if (right < GUTTER || left > width) return;
     const [y, h] = [bar.lane.y + 3, bar.lane.height - 6];
     const w = Math.max(1, right - left);
     if (bar.what === "wait") {
@@ -352,7 +371,10 @@
 
   function fillTable() {
     const body = byId("table").tBodies[0];
-    for (const bar of bars) {
+    if (bars.length > MOST_ROWS) {
+      byId("rows").textContent = `The first ${MOST_ROWS} of ${bars.length} steps as a table`;
+    }
+    for (const bar of bars.slice(0, MOST_ROWS)) {
       const step = data.steps[bar.step];
       const waits = step.waits.map((w) => `${data.steps[w.from].name} (${w.why})`).join(", ");
       const row = element("tr");
@@ -477,6 +499,7 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   function theme(name) {
     document.documentElement.dataset.theme = name;
+    colours.clear();
     draw();
   }
   dark.addEventListener("change", () => theme(dark.matches ? "dark" : "light"));
