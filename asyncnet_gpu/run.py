@@ -12,7 +12,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, final
 
 from asyncnet_gpu.backends.base import Execution
-from asyncnet_gpu.errors import DeadlineExceeded, RunCancelled, message
+from asyncnet_gpu.errors import DeadlineExceeded, NetError, RunCancelled, message
+from asyncnet_gpu.ops.barrier import BARRIERS
 
 if TYPE_CHECKING:
     from asyncnet_gpu.engine import Engine, Slot
@@ -133,7 +134,14 @@ class Run:
         return self.result(0)
 
     def barrier_reached(self, name: str) -> bool:
-        """Whether this run has passed the barrier `name`; raises what a failed run raises."""
+        """Whether this run has passed the barrier `name`; raises what a failed run raises.
+
+        Raises
+        ------
+        NetError
+            If the net of this run has no such barrier.
+        """
+        node = self._barrier_node(name)
         if self.state is State.DONE:
             if self._error is not None:
                 raise self._error
@@ -141,7 +149,21 @@ class Run:
         slot = self.slot
         if slot is None:
             return False
-        return slot.program.barrier_reached(self.execution, self._engine.node_id(name))
+        return slot.program.barrier_reached(self.execution, node)
+
+    def _barrier_node(self, name: str) -> int:
+        graph = self._engine.plan.graph
+        try:
+            node = graph.nodes[self._engine.node_id(name)]
+        except KeyError:
+            node = None
+        if node is None or node.op.name not in BARRIERS:
+            known = ", ".join(n.name for n in graph.nodes if n.op.name in BARRIERS) or "none"
+            raise NetError(
+                message(f"net {graph.name!r}", f"no barrier {name!r}", expected=f"one of {known}",
+                        got=repr(name), remedy="Wait for a barrier of the net of this run.")
+            )  # fmt: skip
+        return node.id
 
     def __repr__(self) -> str:
         return f"<Run of {self._engine.plan.graph.name!r}: {self.state.value}>"

@@ -176,10 +176,11 @@ def test_an_input_in_the_arena_and_a_temporary_outside() -> None:
         refused(replace(plan, offsets=tuple(offsets)), text)
 
 
-def test_a_view_that_reaches_outside_its_storage() -> None:
+@pytest.mark.parametrize("layout", [{"offset": 4}, {"offset": -4}, {"strides": (-4,)}])
+def test_a_view_that_reaches_outside_its_storage(layout: dict[str, Any]) -> None:
     plan = two_branches()
     blobs = dict(plan.graph.blobs)
-    blobs["a0"] = replace(blobs["a0"], offset=4)
+    blobs["a0"] = replace(blobs["a0"], **layout)
     graph = replace(plan.graph, blobs=blobs)
     refused(replace(plan, graph=graph), "blob `a0` reaches outside its storage")
 

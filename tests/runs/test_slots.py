@@ -275,3 +275,19 @@ def test_the_first_error_in_time_is_the_one_that_is_awaited(gate: Gate) -> None:
         asyncio.run(main())
     assert "'right'" in str(caught.value)
     assert "'left'" in "".join(caught.value.__notes__)
+
+
+def test_a_barrier_of_another_net_is_refused(gate: Gate) -> None:
+    gate.open.set()
+    net = gated(gate)
+    ready = net.barrier(net.blob("y"), name="ready")
+    other = ag.AsyncNet("other")
+    x = other.input("x", (4,), "float32")
+    foreign, clash = other.barrier(x, name="foreign"), other.barrier(x, name="y")
+    with net.compile(backend="cpu", mode="streams") as exe:
+        run = exe.submit(x=X)
+        ready.wait(run, timeout_s=5)
+        run.result(5)
+        for barrier in (foreign, clash):
+            with pytest.raises(ag.NetError, match=r"no barrier.*expected one of ready"):
+                barrier.reached(run)
