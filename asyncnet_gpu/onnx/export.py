@@ -73,26 +73,28 @@ class Writer:
 
     __slots__ = ("_model", "attrs", "definition", "inputs", "ins", "outputs", "outs")
 
-    def __init__(self, model: _Model, definition: NodeDef) -> None:
+    def __init__(self, model: _Model, definition: NodeDef, outside: Writer | None = None) -> None:
         self._model = model
         self.definition = definition
         self.attrs = definition.attrs
-        self.inputs = [model.names[name] for name in definition.inputs]
-        self.outputs = [model.names[name] for name in definition.outputs]
-        self.ins = [model.net.spec_of(name) for name in definition.inputs]
-        self.outs = [model.net.spec_of(name) for name in definition.outputs]
+        around = model if outside is None else outside._model
+        self.inputs: list[str] = [around.names[name] for name in definition.inputs]
+        self.outputs: list[str] = [around.names[name] for name in definition.outputs]
+        self.ins: list[TensorSpec] = [around.net.spec_of(name) for name in definition.inputs]
+        self.outs: list[TensorSpec] = [around.net.spec_of(name) for name in definition.outputs]
 
     def node(
         self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Any
     ) -> None:
         """Add a node; the one that makes the outputs has the name of the net's node."""
-        last = list(outputs) == self.outputs
+        last = list(outputs) == self.outputs and not self._model.prefix
         name = self.definition.name if last else self._model.unique_node(self.definition.name)
         node = helper.make_node(op_type, list(inputs), list(outputs), name=name)
         kinds = defs.get_schema(op_type).attributes
         for key, value in attrs.items():
             node.attribute.append(_attribute(key, value, int(kinds[key].type.value)))
-        self._model.nodes.append((node, self))
+        self._model.nodes.append(node)
+        self._model.written.append((node, self))
 
     def step(self, op_type: str, inputs: Sequence[str], dtype: object, **attrs: Any) -> str:
         """Add a node on the way to the outputs; return the name of its value."""
@@ -112,13 +114,57 @@ class Writer:
         """Add an initializer of integers."""
         return self.constant(np.asarray(list(values), np.int64), what)
 
+    def value(self, what: str, dtype: object) -> str:
+        """Return a new name for a value."""
+        name = self._model.unique_value(f"{self.definition.name}/{what}")
+        self._model.dtypes[name] = np.dtype(dtype)  # type: ignore[call-overload]
+        return name
+
+    def inside(self, what: str) -> Writer:
+        """Return a writer for a graph inside this node; its nodes are added to `graph`."""
+        inner = _Model(AsyncNet(what), self._model, f"{self.definition.name}/{what}/")
+        return Writer(inner, self.definition, outside=self)
+
+    def body(self, net: AsyncNet, given: Mapping[str, str], keys: Sequence[str]) -> list[str]:
+        """Write a nested net into this graph; return the names of its outputs.
+
+        Parameters
+        ----------
+        given
+            Name of the value for each input of `net`.
+        keys
+            Of its outputs.
+        """
+        model = self._model
+        model.net = net
+        model.name_blobs(given)
+        definitions = _needed(net)
+        for definition in definitions:
+            _write(model, definition)
+        model.add_values(definitions)
+        made = []
+        for key in keys:  # results of a graph have names of their own, each once
+            blob = net.outputs[key]
+            made.append(self.value(key, net.spec_of(blob).dtype))
+            self.node("Identity", [model.names[blob]], [made[-1]])
+        return made
+
+    def graph(
+        self, name: str, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]
+    ) -> onnx.GraphProto:
+        """Return what has been written into this graph."""
+        return helper.make_graph(
+            self._model.nodes, name, [_info(*item) for item in inputs.items()],
+            [_info(*item) for item in outputs.items()], self._model.initializers,
+        )  # fmt: skip
+
     def element_type(self, dtype: object) -> int:
         """Return ONNX's number of a dtype."""
         return ELEMENT_TYPES[np.dtype(dtype)]  # type: ignore[call-overload]
 
     def needs(self, opset: int) -> None:
         """Write the model in this operator set at least."""
-        self._model.opset = max(self._model.opset, opset)
+        self._model.root.opset = max(self._model.root.opset, opset)
 
     def fail(self, what: str, remedy: str) -> NoReturn:
         """Refuse the node."""
@@ -140,20 +186,24 @@ def _attribute(name: str, value: Any, kind: int) -> onnx.AttributeProto:
 
 
 class _Model:
-    """State of one export."""
+    """State of one export, or of one graph inside it, which shares names with those around."""
 
-    def __init__(self, net: AsyncNet) -> None:
+    def __init__(self, net: AsyncNet, outer: _Model | None = None, prefix: str = "") -> None:
         self.net = net
+        self.prefix = prefix
+        self.root: _Model = self if outer is None else outer.root
         self.opset = BASE_OPSET
-        self.nodes: list[tuple[NodeProto, Writer]] = []
+        self.nodes: list[NodeProto] = []
         self.initializers: list[TensorProto] = []
-        self.dtypes: dict[str, np.dtype[Any]] = {}
         self.names: dict[str, str] = {}
-        self._values: set[str] = set()
-        self._node_names = {d.name for d in net.definitions}
-        self._name_blobs()
+        #: Of the whole model: every node with its writer, the dtype of every value, names taken.
+        self.written: list[tuple[NodeProto, Writer]] = [] if outer is None else outer.written
+        self.dtypes: dict[str, np.dtype[Any]] = {} if outer is None else outer.dtypes
+        self._values: set[str] = set() if outer is None else outer._values
+        names = {d.name for d in net.definitions}
+        self._node_names: set[str] = names if outer is None else outer._node_names
 
-    def _name_blobs(self) -> None:
+    def name_outermost(self) -> None:
         """Give each blob its name, but where an output of another value has it."""
         fixed = {s.name for s in self.net.sources if s.kind == "input"}
         for key, blob in self.net.outputs.items():
@@ -162,21 +212,33 @@ class _Model:
                     message("to_onnx", f"output {key!r}", expected="a name that no input has",
                             got=f"an input {key!r} beside it", remedy="Rename the output.")
                 )  # fmt: skip
-        self._values = set(self.net.outputs) | fixed
+        self._values.update(self.net.outputs, fixed)
+        kept = {key: key for key, blob in self.net.outputs.items() if key == blob}
+        self.name_blobs({**{name: name for name in fixed}, **kept})
+
+    def name_blobs(self, given: Mapping[str, str]) -> None:
+        """Name the value of each blob; some have their names already."""
         made = [name for d in self.net.definitions for name in d.outputs]
         for name in [*[s.name for s in self.net.sources], *made]:
             if name not in self.names:
-                kept = name in fixed or self.net.outputs.get(name) == name
-                self.names[name] = name if kept else self.unique_value(name)
+                self.names[name] = given.get(name) or self.unique_value(name)
                 self.dtypes[self.names[name]] = self.net.spec_of(name).dtype
+
+    def add_values(self, definitions: Sequence[NodeDef]) -> None:
+        """Add an initializer for each parameter or constant that is read or given."""
+        read = {n for d in definitions for n in d.inputs} | set(self.net.outputs.values())
+        for source in self.net.sources:
+            if source.value is not None and source.name in read:
+                name = self.names[source.name]
+                self.initializers.append(numpy_helper.from_array(source.value, name))
 
     def unique_value(self, name: str) -> str:
         """Return a name that no value has, and take it."""
-        return _unique(name, self._values)
+        return _unique(f"{self.prefix}{name}", self._values)
 
     def unique_node(self, name: str) -> str:
         """Return a name that no node has, and take it."""
-        return _unique(f"{name}/1", self._node_names)
+        return _unique(f"{self.prefix}{name}" if self.prefix else f"{name}/1", self._node_names)
 
 
 def _unique(name: str, taken: set[str]) -> str:
@@ -229,11 +291,12 @@ def export_model(net: AsyncNet) -> ModelProto:
     """
     net.check_complete()
     model = _Model(net)
+    model.name_outermost()
     definitions = _needed(net)
     for definition in definitions:
         _write(model, definition)
-    model.opset = max([model.opset, *[_first_version(node.op_type) for node, _ in model.nodes]])
-    for node, writer in model.nodes:
+    model.opset = max([model.opset, *[_first_version(node.op_type) for node, _ in model.written]])
+    for node, writer in model.written:
         _check_types(node, writer, model)
     return _assemble(model, definitions)
 
@@ -267,16 +330,12 @@ def _check_types(node: NodeProto, writer: Writer, model: _Model) -> None:
 
 def _assemble(model: _Model, definitions: Sequence[NodeDef]) -> ModelProto:
     net = model.net
-    read = {name for d in definitions for name in d.inputs} | set(net.outputs.values())
-    nodes = [node for node, _ in model.nodes]
+    nodes = list(model.nodes)
     for key, blob in net.outputs.items():
         if model.names[blob] != key:
             name = model.unique_node(key)
             nodes.append(helper.make_node("Identity", [model.names[blob]], [key], name=name))
-    for source in net.sources:
-        if source.value is not None and source.name in read:
-            name = model.names[source.name]
-            model.initializers.append(numpy_helper.from_array(source.value, name))
+    model.add_values(definitions)
     graph = helper.make_graph(
         nodes, net.name or "net",
         [_info(s.name, s.spec) for s in net.sources if s.kind == "input"],

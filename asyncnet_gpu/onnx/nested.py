@@ -40,34 +40,35 @@ class NestedNet:
     """
 
     def __init__(self, net: AsyncNet, outputs: Sequence[str]) -> None:
-        self._net = net
-        self._outputs = tuple(outputs)
-        self._inputs = tuple(s.name for s in net.sources if s.kind == "input")
+        #: The net of the body, the names of its inputs and the keys of its outputs, in order.
+        self.net = net
+        self.outputs = tuple(outputs)
+        self.inputs = tuple(s.name for s in net.sources if s.kind == "input")
         self._plans: dict[str, Plan] = {}
 
     @cached_property
     def in_specs(self) -> Specs:
         """Specs of what it takes."""
-        return tuple([self._net.spec_of(name) for name in self._inputs])
+        return tuple([self.net.spec_of(name) for name in self.inputs])
 
     @cached_property
     def out_specs(self) -> Specs:
         """Specs of what it gives."""
-        return tuple([self._net.spec_of(self._net.outputs[key]) for key in self._outputs])
+        return tuple([self.net.spec_of(self.net.outputs[key]) for key in self.outputs])
 
     def constant(self, index: int) -> Any:
         """Return the value of an output that is the same in every pass, else None."""
-        name = self._net.outputs[self._outputs[index]]
-        return next((s.value for s in self._net.sources if s.name == name), None)
+        name = self.net.outputs[self.outputs[index]]
+        return next((s.value for s in self.net.sources if s.name == name), None)
 
     def without_first(self) -> NestedNet:
         """Return the body without its first output."""
-        return NestedNet(self._net, self._outputs[1:])
+        return NestedNet(self.net, self.outputs[1:])
 
     @cached_property
     def graph(self) -> Graph:
         """The net, resolved."""
-        return run_passes(build_graph(self._net))
+        return run_passes(build_graph(self.net))
 
     def plan(self, device_kind: str) -> Plan:
         """Return the plan on one stream: the order, and where temporaries lie."""
@@ -108,7 +109,7 @@ class NestedNet:
                 node.op.bind(xp, [arrays[n] for n in node.reads], [arrays[n] for n in node.writes],
                              node.attrs, room)
             )  # fmt: skip
-        outs = [arrays[plan.graph.outputs[key]] for key in self._outputs]
+        outs = [arrays[plan.graph.outputs[key]] for key in self.outputs]
 
         def launch() -> None:
             for call in launches:
@@ -123,7 +124,7 @@ class NestedNet:
         graph = plan.graph
         buffers: dict[int, tuple[Any, int]] = {}
         copies = []
-        for name, array in zip(self._inputs, ins, strict=True):
+        for name, array in zip(self.inputs, ins, strict=True):
             if name not in graph.blobs:
                 continue
             if not array.flags.c_contiguous:  # the graph knows inputs as contiguous

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from helpers.onnx_models import textual
+from onnx import parser
 
 import asyncnet_gpu as ag
 from asyncnet_gpu import ops
 from asyncnet_gpu.errors import NetError, UnsupportedOpError
 from asyncnet_gpu.net import AsyncNet
-from asyncnet_gpu.onnx import export_model, load_onnx, save_onnx
+from asyncnet_gpu.onnx import Limits, export_model, load_onnx, save_onnx
 from asyncnet_gpu.onnx.export import BASE_OPSET, plain_name, writers
 from asyncnet_gpu.ops.base import Op, OpCase
 from asyncnet_gpu.specs import TensorSpec
@@ -22,8 +24,8 @@ from asyncnet_gpu.specs import TensorSpec
 #: Operators that ONNX has no counterpart for; everything else must be exported.
 INEXPRESSIBLE = {
     "assign", "assign_add", "assign_sub", "async_barrier", "async_net_barrier", "atan2", "call",
-    "cond", "decode_float", "encode_float", "expm1", "kernel", "log1p", "loop",
-    "random_normal", "random_uniform", "roi_align", "sgd_update",
+    "decode_float", "encode_float", "expm1", "kernel", "log1p",
+    "random_normal", "random_uniform", "sgd_update",
 }  # fmt: skip
 
 #: Where onnxruntime gives something else than the operator's own reference, and why.
@@ -38,6 +40,7 @@ ORT_DIFFERS = {
 
 #: Cases of dtypes and attributes that the ONNX operator does not take.
 NOT_FOR_ONNX = {
+    "cond-otherwise", "cond-then", "loop-backwards", "loop-never", "loop-running_sum", "loop-while",
     "celu-plain_float16", "celu-plain_float64", "dft-back", "dft-back_odd", "mod-edges",
     "shift_left-far", "shift_right-far", "floor_div-signs_int32", "floor_div-signs_int64",
     "floor_div-signs_int8", "global_max_pool-int32", "max_pool-int64", "mod-float32", "mod-float64",
@@ -258,6 +261,54 @@ def test_outputs_that_no_node_makes(kind: str) -> None:
     theirs = run_ort(model, arrays)
     assert theirs is not None
     assert_close(theirs, run(net, arrays), 0, 0)
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("name", ["if", "loop", "loop_to_a_limit", "scan"])
+def test_nested_nets_go_out_as_graphs(name: str, nested: bool) -> None:
+    net = load_onnx(textual()[name], limits=Limits(max_unrolled_nodes=0 if nested else 100))
+    assert isinstance(net, AsyncNet)
+    model = export_model(net)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {node.op_type for node in model.graph.node}
+    assert bool(kinds & {"If", "Loop"}) is (nested or name in ("if", "loop"))
+    x = np.arange(6, dtype=np.float32)
+    for sign in (1, -1):
+        arrays = {
+            s.name: np.array(3) if s.name == "n" else sign * np.resize(x, s.spec.shape)
+            for s in net.sources
+            if s.kind == "input"
+        }
+        wanted = run(net, arrays)
+        assert_close(run(load_onnx(model), arrays), wanted, 1e-6, 1e-6)
+        theirs = run_ort(model, arrays)
+        assert theirs is not None
+        assert_close(theirs, wanted, 1e-6, 1e-6)
+
+
+def test_scans_in_every_direction() -> None:
+    text = """<ir_version: 9, opset_import: ["" : 18]>
+        agraph (float[2,3] x, float[3,2] z) => (last, a, b) {
+            s = Constant <value = float[2] {0, 0}> ()
+            last, a, b = Scan <num_scan_inputs = 2, scan_input_axes = [1, 0],
+                scan_input_directions = [1, 0], scan_output_axes = [1, 0],
+                scan_output_directions = [0, 1],
+                body = g (float[2] s, float[2] p, float[2] q)
+                    => (float[2] t, float[2] u, float[2] v)
+                { t = Add (s, p)  u = Sub (t, q)  v = Mul (p, q) }> (s, x, z)
+        }"""
+    data = parser.parse_model(text).SerializeToString()
+    net = load_onnx(data, limits=Limits(max_unrolled_nodes=0))
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.standard_normal((2, 3)), "z": rng.standard_normal((3, 2))}
+    arrays = {name: a.astype(np.float32) for name, a in arrays.items()}
+    model = export_model(net)  # type: ignore[arg-type]
+    onnx.checker.check_model(model, full_check=True)
+    wanted = run(net, arrays)
+    assert_close(run(load_onnx(data), arrays), wanted, 1e-6, 1e-6)
+    for theirs in (run_ort(model, arrays), run_ort(onnx.load_from_string(data), arrays)):
+        assert theirs is not None
+        assert_close(theirs, wanted, 1e-6, 1e-6)
 
 
 def test_newer_operators_raise_the_operator_set() -> None:

@@ -106,6 +106,16 @@ def _col2im(w: Writer) -> None:
     w.node("Col2Im", [*w.inputs, *shapes], w.outputs, **given)
 
 
+def _roi_align(w: Writer) -> None:
+    height, width = w.attrs["size"]
+    frame = "half_pixel" if w.attrs["half_pixel"] else "output_half_pixel"
+    w.node(
+        "RoiAlign", w.inputs, w.outputs, output_height=height, output_width=width,
+        sampling_ratio=w.attrs["samples"], spatial_scale=float(w.attrs["scale"]),
+        coordinate_transformation_mode=frame, mode="max" if w.attrs["mode"] == "max" else "avg",
+    )  # fmt: skip
+
+
 WRITERS = {
     "col2im": _col2im,
     "dft": _dft,
@@ -114,4 +124,5 @@ WRITERS = {
     "lstm": _recurrent,
     "resize": _resize,
     "rnn": _recurrent,
+    "roi_align": _roi_align,
 }
