@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,15 @@ def free_bytes() -> list[int]:
             cupy.get_default_memory_pool().free_all_blocks()
             free.append(cupy.cuda.runtime.memGetInfo()[0])
     return free
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_objects_to_collect() -> Iterator[None]:
+    """Leave what is there before these tests out of their many collections."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
