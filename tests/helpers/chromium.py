@@ -109,9 +109,9 @@ class Page:
 
     # -- what a person does ----------------------------------------------------------------------
 
-    def open(self, file: Path) -> None:
-        """Load a file and wait until it has been read."""
-        self._send("Page.navigate", url=file.as_uri())
+    def open(self, page: Path | str) -> None:
+        """Load a file or an address on this machine and wait until it has been read."""
+        self._send("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
         until = time.monotonic() + 30
         while self.value("document.readyState") != "complete":
             assert time.monotonic() < until, "the page does not load"
