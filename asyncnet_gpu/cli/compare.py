@@ -66,9 +66,9 @@ def compare(
 ) -> None:
     """Find the first node at which two backends or modes differ, or one and onnxruntime.
 
-    The outputs are compared first, as the net is. Where they differ, or a tolerance hides it, the
-    net runs again with every value kept, and the first node in topological order whose result
-    differs is named. Status 3 when the outputs or a node differ.
+    The outputs are compared as the net is; then the net runs again with every value kept, and the
+    first node in topological order whose result differs is named. Status 3 when the outputs or a
+    node differ.
 
     [bold]Examples:[/bold] asyncnet compare model.onnx --left cpu:serial --right cuda:graph;
     asyncnet compare model.onnx --right onnxruntime

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from asyncnet_gpu.api import to_numpy
 from asyncnet_gpu.cli.common import (
-    BackendOption,
     JsonOption,
     ModeOption,
     NetArgument,
@@ -40,7 +39,7 @@ def run(
         typer.Option("--input", metavar="NAME=FILE.npy", help="or NAME=3.5; otherwise random"),
     ] = None,
     shape: ShapeOption = None,
-    backend: BackendOption = "auto",
+    backend: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
     mode: ModeOption = "auto",
     seed: Annotated[int, typer.Option(help="of the random inputs")] = 0,
     repeat: Annotated[int, typer.Option(min=0, help="timed runs after the first")] = 5,
@@ -64,6 +63,8 @@ def run(
     """
     if compare not in (None, "onnxruntime"):
         raise typer.BadParameter(f"--compare {compare}: only onnxruntime is known")
+    if backend == "sim":
+        raise typer.BadParameter("--backend sim computes nothing; asyncnet explain simulates")
     if compare and Path(net).suffix != ".onnx":
         raise typer.BadParameter("--compare needs an .onnx file")
     arrays, outputs, report = _execute(net, inputs, shape, backend, mode, seed, repeat)

@@ -126,6 +126,7 @@ def test_a_net_from_python_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--input", "x=nowhere.npy"], 2, "no such file"),
         (["--compare", "tensorflow"], 2, "only onnxruntime"),
         (["--backend", "tpu"], 1, "tpu"),
+        (["--backend", "sim"], 2, "computes nothing"),
         (["--mode", "sideways"], 1, "sideways"),
         (["--shape", "x=2,4"], 1, "input 'x'"),
         (["--shape", "x=a"], 2, "NAME=1,3,224,224"),
