@@ -229,7 +229,7 @@ class Importer:
         self.budget.node(where)
         blobs = [self.blob(v) for v in values]
         node = context.node
-        stem = node.name or (node.output[0] if node.output else op_name)
+        stem = node.name or next(filter(None, node.output), op_name)
         name = self.unique(stem if names else f"{stem}/{op_name}", self._node_names)
         count = self._count_outputs(op, blobs, attrs)
         wanted = [n if n else f"{name}.{i}" for i, n in enumerate(names[:count])]
