@@ -17,6 +17,9 @@ from asyncnet_gpu.plan.cost import DeviceModel, node_cost
 from asyncnet_gpu.plan.lanes import Assignment
 from asyncnet_gpu.plan.types import StreamInfo
 
+#: Gaps that a stream remembers; the shortest is forgotten first. Keeps a schedule near-linear.
+_MOST_GAPS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -87,6 +90,7 @@ class Scheduler:
         self.launch_s = model.launch_s
         self.of_kind: dict[tuple[int, str], list[int]] = {}
         self.free: list[float] = []
+        self.gaps: list[list[tuple[float, float]]] = []
         self.kinds: list[tuple[int, str]] = []
         self.stream_of = [-1] * len(work.seconds)
         self.starts = [0.0] * len(work.seconds)
@@ -99,11 +103,12 @@ class Scheduler:
         """Add a stream."""
         self.kinds.append(kind)
         self.free.append(0.0)
+        self.gaps.append([])
         self.of_kind.setdefault(kind, []).append(len(self.free) - 1)
         return len(self.free) - 1
 
     def put(self, node: int, before: list[int], kind: tuple[int, str], limit: int) -> None:
-        """Place a node on the stream of its kind where it starts first.
+        """Place a node on the stream of its kind where it starts first, in a gap or at the end.
 
         A node that holds Python's lock prefers the stream that held it last: elsewhere it must
         start earlier, not equally early.
@@ -114,22 +119,33 @@ class Scheduler:
         candidates = self.of_kind.get(kind, [])
         if self.work.locked[node] and self.lock_stream in candidates:
             candidates = [self.lock_stream, *candidates]
-        best, best_start = -1, float("inf")
+        best, best_start, best_gap = -1, float("inf"), -1
         for stream in candidates:
-            start = self.free[stream]
-            if start < earliest:
-                start = earliest
+            ready = earliest
             for end, other in arrivals:
-                ready = end if other == stream else end + handoff_s
-                if ready > start:
-                    start = ready
+                arrival = end if other == stream else end + handoff_s
+                if arrival > ready:
+                    ready = arrival
+            start, gap = self._first_fit(stream, ready, self.work.seconds[node])
             if start < best_start:
-                best, best_start = stream, start
+                best, best_start, best_gap = stream, start, gap
         if len(self.of_kind.get(kind, ())) < limit:
             start = max([earliest, *[end + handoff_s for end, _ in arrivals]])
             if start < best_start:
-                best, best_start = self.open(kind), start
-        self._place(node, best, best_start)
+                best, best_start, best_gap = self.open(kind), start, -1
+        self._place(node, best, best_start, best_gap)
+
+    def _first_fit(self, stream: int, ready: float, seconds: float) -> tuple[float, int]:
+        """Return when a stream could begin a node, and in which gap; -1 is after its last node."""
+        free = self.free[stream]
+        if ready >= free:
+            return ready, -1
+        best, best_gap = free, -1
+        for i, (begin, end) in enumerate(self.gaps[stream]):
+            start = ready if ready > begin else begin
+            if start < best and start + seconds <= end:
+                best, best_gap = start, i
+        return best, best_gap
 
     def put_on(self, node: int, before: list[int], stream: int) -> None:
         """Place a node on a given stream."""
@@ -146,10 +162,20 @@ class Scheduler:
         self.host_s += self.launch_s
         return max(self.host_s, self.lock_free_s) if self.work.locked[node] else self.host_s
 
-    def _place(self, node: int, stream: int, start: float) -> None:
+    def _place(self, node: int, stream: int, start: float, gap: int = -1) -> None:
         self.stream_of[node] = stream
         self.starts[node] = start
-        self.ends[node] = self.free[stream] = end = start + self.work.seconds[node]
+        self.ends[node] = end = start + self.work.seconds[node]
+        gaps = self.gaps[stream]
+        if gap < 0:
+            left = [(self.free[stream], start)]
+            self.free[stream] = end
+        else:
+            begin, until = gaps.pop(gap)
+            left = [(begin, start), (end, until)]
+        gaps.extend([g for g in left if g[1] > g[0]])
+        while len(gaps) > _MOST_GAPS:
+            gaps.remove(min(gaps, key=lambda g: (g[1] - g[0], g[0])))
         if self.work.locked[node]:
             self.lock_free_s, self.lock_stream = end, stream
 

@@ -5,10 +5,10 @@ which it would finish first (`schedule` says what the model knows). Where hand-o
 (threads on the CPU) small steps therefore stay together; where they are cheap (CUDA events)
 branches spread out, but no further than the host can issue; steps that hold Python's lock stay on
 one stream. If the modelled end is not earlier than with one stream per device, there is one.
-O(nodes x streams + edges).
+O(nodes x streams x gaps + edges); a stream remembers a constant number of gaps.
 
 Source: Topcuoglu, Hariri, Wu, "Performance-effective and low-complexity task scheduling" (HEFT),
-2002; without insertion into gaps, which would break stream order.
+2002, with its insertion into gaps: a stream's order is that of the modelled starts.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from .workload import Workload, scaled, uniform
 
 N_STOCKS = 10
 RATE, VOLATILITY, YEARS, STRIKE = 0.08, 0.3, 1.0, 60.0
-_BLOCK = 1 << 16
+_BLOCK = 1 << 17  # steps shorter than a thread takes to wake up do not overlap
 # Abramowitz and Stegun, Handbook of Mathematical Functions, 26.2.17.
 _NORMAL = (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)
 
