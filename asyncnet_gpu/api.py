@@ -95,7 +95,7 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
             engine.close()
         loaded.close()  # a slot that does not fit must not leave the parameters behind
         raise
-    return Executable(loaded, engines, values, _chooser(plans, mode, loaded.model()))
+    return Executable(loaded, engines, values, _chooser(plans, mode, loaded.model(), timeout_s))
 
 
 def _plans(
@@ -126,7 +126,7 @@ def _plans(
     return plans
 
 
-def _chooser(plans: dict[str, Plan], mode: str, model: DeviceModel) -> Chooser:
+def _chooser(plans: dict[str, Plan], mode: str, model: DeviceModel, timeout_s: float) -> Chooser:
     """Decide the mode where it is clear; otherwise start with what the simulator believes in."""
     if mode != "auto":
         return Chooser([mode], "asked for")
@@ -135,7 +135,11 @@ def _chooser(plans: dict[str, Plan], mode: str, model: DeviceModel) -> Chooser:
     predicted = {name: simulate(plan, model).makespan_s for name, plan in plans.items()}
     first = min(predicted, key=predicted.__getitem__)
     times = ", ".join(f"{name} {1e3 * s:.3f} ms" for name, s in predicted.items())
-    return Chooser(list(plans), f"predicted: {times}", first=first)
+    storages = next(iter(plans.values())).graph.storages
+    return Chooser(
+        list(plans), f"predicted: {times}", first=first, timeout_s=timeout_s,
+        exclusive=any(storage.kind == "state" for storage in storages),
+    )  # fmt: skip
 
 
 def _blas_threads(plans: dict[str, Plan], asked: int | None) -> int | None:

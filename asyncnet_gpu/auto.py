@@ -3,6 +3,10 @@
 All modes of a net give the same bits, so the runs that measure are ordinary runs. Modes take turns,
 so that drift of the machine hits all alike. Ties go to the simpler mode: an overlap that cannot be
 measured is not worth its threads and buffers.
+
+Only one run at a time measures. Another thread that runs meanwhile does not wait for it: it takes
+the mode believed in, and the sample that it may have disturbed is dropped. Where runs update a
+state they must follow one another anyway, also across modes, and so take turns.
 """
 
 from __future__ import annotations
@@ -14,10 +18,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import final
 
+from asyncnet_gpu.errors import DeadlineExceeded, message
+
 _WARM_UPS = 2
 _TIMED = 7
 #: A mode must beat a simpler one by this factor.
 _MARGIN = 0.98
+#: Samples that other runs may spoil before it is clear that it will go on like this.
+_MOST_SPOILT = 30
 
 
 @final
@@ -32,29 +40,77 @@ class Chooser:
         Reason for the choice if there is only one, or for starting with `first`.
     first
         The candidate that the simulator believes in; used where nothing was measured.
+    exclusive
+        Whether runs must not overlap: they update a state.
+    timeout_s
+        Longest that a run waits for its turn then.
     """
 
-    def __init__(self, modes: Sequence[str], why: str, first: str | None = None) -> None:
+    def __init__(
+        self, modes: Sequence[str], why: str, first: str | None = None, *,
+        exclusive: bool = False, timeout_s: float = 600.0,
+    ) -> None:  # fmt: skip
         self.modes = tuple(modes)
         self.choice = self.modes[0] if first is None else first
         self.why = why
         self.decided = len(self.modes) == 1
         self.seconds: dict[str, list[float]] = {mode: [] for mode in self.modes}
-        self._lock = threading.Lock()
+        self._exclusive = exclusive
+        self._timeout_s = timeout_s
+        self._turn = threading.Lock()
+        self._visits = 0  # of runs beside the one that measures
+        self._spoilt = 0
 
     @contextmanager
-    def turn(self) -> Iterator[str]:
-        """Time one run of the mode whose turn it is; one at a time, failed runs do not count."""
-        with self._lock:
+    def turn(self, timeout_s: float | None = None) -> Iterator[str]:
+        """Time one run of the mode whose turn it is; one at a time, failed runs do not count.
+
+        Parameters
+        ----------
+        timeout_s
+            Longest to wait for the turn, if less than the chooser's own.
+        """
+        if not self._take_turn(timeout_s):
+            self._visits += 1
+            yield self.choice
+            return
+        try:
             if self.decided:
                 yield self.choice
                 return
             mode = min(self.modes, key=lambda m: len(self.seconds[m]))
+            visits = self._visits
             start = time.perf_counter()
             yield mode
-            self.seconds[mode].append(time.perf_counter() - start)
-            if min(map(len, self.seconds.values())) >= _WARM_UPS + _TIMED:
-                self._decide()
+            self._note(mode, time.perf_counter() - start, disturbed=visits != self._visits)
+        finally:
+            self._turn.release()
+
+    def _take_turn(self, timeout_s: float | None = None) -> bool:
+        if not self._exclusive:
+            return self._turn.acquire(blocking=False)
+        limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        if not self._turn.acquire(timeout=limit_s):
+            raise DeadlineExceeded(
+                message(
+                    "auto", "a run that updates a state does not end",
+                    expected=f"within {limit_s} s", got="still under way",
+                    remedy='Pass mode="serial" or "streams", and timeout_s to run.',
+                )
+            )  # fmt: skip
+        return True
+
+    def _note(self, mode: str, seconds: float, *, disturbed: bool) -> None:
+        if self.decided:
+            return
+        if disturbed:
+            self._spoilt += 1
+            if self._spoilt >= _MOST_SPOILT:
+                self._keep("several threads run at a time")
+            return
+        self.seconds[mode].append(seconds)
+        if min(map(len, self.seconds.values())) >= _WARM_UPS + _TIMED:
+            self._decide()
 
     def _decide(self) -> None:
         medians = {m: statistics.median(s[_WARM_UPS:]) for m, s in self.seconds.items()}
@@ -69,7 +125,15 @@ class Chooser:
 
     def settle(self, reason: str) -> None:
         """Stop measuring and keep the candidate believed in."""
-        with self._lock:
+        if self._exclusive:
+            self._take_turn()
+        try:
             if not self.decided:
-                self.why = f"{self.why}; not measured: {reason}"
-                self.decided = True
+                self._keep(reason)
+        finally:
+            if self._exclusive:
+                self._turn.release()
+
+    def _keep(self, reason: str) -> None:
+        self.why = f"{self.why}; not measured: {reason}"
+        self.decided = True

@@ -27,6 +27,10 @@ from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.run import Run, State, cancelled_error
 
 
+class ExecutableClosed(AsyncNetError):
+    """A run was asked for after `close`."""
+
+
 @dataclass(slots=True, eq=False)
 class Slot:
     """A complete set of buffers, streams and events; one run at a time."""
@@ -355,7 +359,7 @@ class Engine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise AsyncNetError(
+            raise ExecutableClosed(
                 message("run", "the executable is closed", expected="an open one", got="closed",
                         remedy="Compile the net again.")
             )  # fmt: skip

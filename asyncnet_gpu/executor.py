@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any, final
 
 from asyncnet_gpu.auto import Chooser
 from asyncnet_gpu.backends.base import AbstractBackend, Execution
-from asyncnet_gpu.engine import Engine
-from asyncnet_gpu.errors import NetError, ShapeError, message
+from asyncnet_gpu.engine import Engine, ExecutableClosed
+from asyncnet_gpu.errors import (
+    DeadlineExceeded,
+    NetError,
+    RunCancelled,
+    ShapeError,
+    message,
+)
 from asyncnet_gpu.place import replica_names
 from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.timeline import Timeline
@@ -107,15 +113,22 @@ class Executable:
 
     def _run_undecided(self, arrays: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
         """Run in the mode whose turn it is, and note how long it took."""
-        with self._chooser.turn() as mode:
-            outputs = self._engines[mode].run(Execution(arrays), timeout_s)
+        with self._chooser.turn(timeout_s) as mode:
+            engine = self._engines.get(mode, self._engine)
+            try:
+                outputs = engine.run(Execution(arrays), timeout_s)
+            except (ExecutableClosed, RunCancelled):
+                if engine is self._engine or not self._chooser.decided:
+                    raise
+                # Another thread has decided meanwhile and closed this mode before the run began.
+                outputs = self._engine.run(Execution(arrays), timeout_s)
         if self._chooser.decided:
             self._settle()
         return outputs
 
     def _settle(self) -> None:
         """Keep the engine of the chosen mode and close the others."""
-        self._engine = self._engines[self._chooser.choice]
+        self._engine = self._engines.get(self._chooser.choice, self._engine)
         for mode in [m for m in self._engines if m != self._chooser.choice]:
             engine = self._engines.pop(mode, None)
             if engine is not None:
@@ -259,7 +272,7 @@ class Executable:
     def get_parameter(self, name: str) -> Any:
         """Return the value of a parameter as a fresh NumPy array, after the runs under way."""
         storage, spec = self._parameter(name)
-        self._engine.drain(self._engine.timeout_s)
+        self._drain()
         return self._backend.read_value(self._values[storage], spec)
 
     def set_parameter(self, name: str, value: object) -> None:
@@ -273,10 +286,20 @@ class Executable:
                 message("set_parameter", name, expected=str(spec),
                         got=f"{array.dtype}{list(array.shape)}", remedy="Convert the array.")
             )  # fmt: skip
-        self._engine.drain(self._engine.timeout_s)
+        self._drain()
         # Devices that only read the parameter hold replicas of it.
         for replica in replica_names(self.plan.graph, name):
             self._backend.write_value(self._values[self._parameter(replica)[0]], array)
+
+    def _drain(self) -> None:
+        """Wait for the runs under way, in whichever mode."""
+        for engine in list(self._engines.values()):
+            if not engine.drain(engine.timeout_s):
+                raise DeadlineExceeded(
+                    message("parameter", "runs under way do not end",
+                            expected=f"within {engine.timeout_s} s", got="still under way",
+                            remedy="Cancel them first.")
+                )  # fmt: skip
 
     def _parameter(self, name: str) -> tuple[int, Any]:
         graph = self.plan.graph

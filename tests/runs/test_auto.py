@@ -1,0 +1,162 @@
+"""`mode="auto"` while several threads run: nobody waits for who measures, nothing is mixed up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import asyncnet_gpu as ag
+from asyncnet_gpu.auto import Chooser
+
+X = np.ones(4, np.float32)
+
+
+class Gate:
+    """An operator that waits for the test, the first time."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self._first = True
+
+    def __call__(self, xp: Any, a: Any, out: Any) -> None:
+        first, self._first = self._first, False
+        if first:
+            self.entered.set()
+            assert self.open.wait(30)
+        out[...] = a + 1
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    made = Gate()
+    yield made
+    made.open.set()
+
+
+def wide(gate: Gate, *, state: bool = False) -> ag.AsyncNet:
+    """Two branches that the model believes worth two streams."""
+    net = ag.AsyncNet("wide")
+    x = net.input("x", (4,), "float32")
+    big = net.parameter("big", np.ones((512, 512), np.float32))
+    net.output(net.call(gate, x, shape=4, dtype="float32", name="y"))
+    for side in "ab":
+        net.output(**{side: net.matmul(net.matmul(big, big), big)})
+    if state:
+        total = net.parameter("total", np.zeros(4, np.float32))
+        net.output(total=net.assign_add(total, net.blob("y")))
+    return net
+
+
+def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
+    results: list[Any] = []
+
+    def target() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread, results
+
+
+def test_a_run_does_not_wait_for_the_one_that_measures(gate: Gate) -> None:
+    with wide(gate).compile(backend="cpu", mode="auto", slots=2) as exe:
+        assert len(exe._engines) == 2, "the net must leave auto a choice"
+        thread, results = in_thread(lambda: exe.run(x=X))
+        assert gate.entered.wait(10)
+        assert exe.run(x=X)["y"].tolist() == [2, 2, 2, 2]
+        assert thread.is_alive()
+        gate.open.set()
+        thread.join(10)
+        assert results[0]["y"].tolist() == [2, 2, 2, 2]
+
+
+def test_submitting_does_not_wait_for_the_one_that_measures(gate: Gate) -> None:
+    with wide(gate).compile(backend="cpu", mode="auto", slots=2) as exe:
+        thread, results = in_thread(lambda: exe.run(x=X))
+        assert gate.entered.wait(10)
+        other, submitted = in_thread(lambda: exe.submit(x=X).result(20))
+        gate.open.set()
+        for t in (thread, other):
+            t.join(20)
+            assert not t.is_alive()
+        assert results[0]["y"].tolist() == submitted[0]["y"].tolist() == [2, 2, 2, 2]
+        assert "several runs in flight" in exe.why
+
+
+def test_runs_that_update_a_state_take_turns_across_modes(gate: Gate) -> None:
+    gate.open.set()
+    with wide(gate, state=True).compile(backend="cpu", mode="auto") as exe:
+        threads = [
+            in_thread(lambda: [exe.run(x=X)["total"][0] for _ in range(8)]) for _ in range(4)
+        ]
+        seen: list[float] = []
+        for thread, results in threads:
+            thread.join(60)
+            assert isinstance(results[0], list), results
+            seen += results[0]
+        assert sorted(seen) == [2.0 * i for i in range(1, 33)]
+        assert exe.get_parameter("total").tolist() == [64.0] * 4
+
+
+def test_waiting_for_a_turn_has_a_limit(gate: Gate) -> None:
+    with wide(gate, state=True).compile(backend="cpu", mode="auto", timeout_s=30) as exe:
+        thread, _ = in_thread(lambda: exe.run(x=X))
+        assert gate.entered.wait(10)
+        with pytest.raises(ag.DeadlineExceeded, match="updates a state does not end"):
+            exe.run(x=X, timeout_s=0.05)
+        gate.open.set()
+        thread.join(10)
+
+
+def test_many_threads_from_the_first_run_on(gate: Gate) -> None:
+    gate.open.set()
+    with wide(gate).compile(backend="cpu", mode="auto", slots=2) as exe:
+        threads = [in_thread(lambda: [exe.run(x=X)["y"][0] for _ in range(25)]) for _ in range(4)]
+        for thread, results in threads:
+            thread.join(60)
+            assert results == [[2.0] * 25]
+        for _ in range(60):
+            exe.run(x=X)
+        assert len(exe._engines) == 1
+        assert "measured" in exe.why
+
+
+def test_disturbed_samples_are_dropped_and_after_many_the_prior_is_kept() -> None:
+    chooser = Chooser(["serial", "streams"], "predicted", first="streams")
+    for _ in range(29):
+        with chooser.turn(), chooser.turn() as beside:
+            assert beside == "streams"
+    assert chooser.seconds == {"serial": [], "streams": []}
+    assert not chooser.decided
+    with chooser.turn():
+        pass
+    assert len(chooser.seconds["serial"]) == 1
+    with chooser.turn(), chooser.turn():
+        pass
+    assert chooser.decided
+    assert chooser.choice == "streams"
+    assert "several threads run at a time" in chooser.why
+
+
+def test_the_faster_mode_is_kept_and_a_tie_goes_to_the_simpler() -> None:
+    for slow, fast in (("serial", "streams"), ("streams", "serial")):
+        chooser = Chooser(["serial", "streams"], "predicted", first=slow)
+        chooser.seconds = {slow: [2.0] * 9, fast: [1.0] * 9}
+        chooser._decide()
+        assert chooser.choice == fast
+    chooser = Chooser(["serial", "streams"], "predicted", first="streams")
+    chooser.seconds = {"serial": [1.0] * 9, "streams": [0.99] * 9}
+    chooser._decide()
+    assert chooser.choice == "serial"
+    # Warm-up runs do not count.
+    chooser.seconds = {"serial": [9.0] * 2 + [1.0] * 7, "streams": [0.1] * 2 + [2.0] * 7}
+    chooser._decide()
+    assert chooser.choice == "serial"
