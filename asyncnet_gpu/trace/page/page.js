@@ -343,7 +343,8 @@
       ["overlap", `${report.achieved.toFixed(2)} of ${report.possible.toFixed(2)} possible`],
     ];
     for (const [name, value] of parts) numbers.append(`${name} `, element("b", value), " · ");
-    numbers.append(how);
+    const n = data.runs.length;
+    numbers.append(n > 1 ? `${how}, the fastest of ${n} runs` : how);
     report.causes.slice(0, 3).forEach((cause, i) => {
       const box = element("div", undefined, "limit");
       const share = cause.lost > 0 ? ` · ${Math.round((100 * cause.lost) / report.elapsed)} % of the run` : "";
