@@ -25,8 +25,13 @@ def open_net(target: str) -> AsyncNet | OnnxNet:
     """Return the net that `target` names, of a model with free dimensions as an `OnnxNet`."""
     if Path(target).suffix != ".onnx" or not Path(target).is_file():
         return load_net(target)
-    from asyncnet_gpu.onnx import OnnxNet, load_onnx
-
+    try:
+        from asyncnet_gpu.onnx import OnnxNet, load_onnx
+    except ImportError as error:
+        raise NetError(
+            message("cli", f"cannot read {target!r}", expected="the package onnx", got="none",
+                    remedy="pip install 'asyncnet-gpu[onnx]'.")
+        ) from error  # fmt: skip
     net = load_onnx(target)
     if isinstance(net, (AsyncNet, OnnxNet)):
         return net

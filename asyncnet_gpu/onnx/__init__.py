@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+try:
+    import onnx as _onnx  # noqa: F401 - here, so that its absence is told once and plainly
+except ImportError as error:
+    raise ImportError(
+        "asyncnet_gpu.onnx needs the package onnx: pip install 'asyncnet-gpu[onnx]'"
+    ) from error
+
 from asyncnet_gpu.errors import NetError, ShapeError, message
 from asyncnet_gpu.onnx.context import NeedsValue
 from asyncnet_gpu.onnx.dynamic import OnnxExecutable, OnnxNet, check_extents, describe_input

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,21 @@ def test_a_missing_or_broken_file_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith("asyncnet: [onnx]")
     assert error.count("\n") == 1
+
+
+def test_without_the_package_onnx_the_remedy_is_named(model: str) -> None:
+    script = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from asyncnet_gpu.cli import main\n"
+        "sys.exit(main(['run', sys.argv[1]]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, model], capture_output=True, text=True, timeout=60,
+        check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "pip install 'asyncnet-gpu[onnx]'" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_differences() -> None:
