@@ -51,6 +51,9 @@ def bench(
         Path | None, typer.Option(help="write the tables as Markdown; - prints them")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="draw the ratios (PNG, SVG, PDF)")] = None,
+    timelines: Annotated[
+        Path | None, typer.Option(help="folder for pictures of one run of each mode")
+    ] = None,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="OLD NEW", help="compare two results; exit code 3 on a regression"),
@@ -67,6 +70,7 @@ def bench(
     options = measure.Options(
         backend=chosen, real_device=chosen != "cuda" or runner.real_device(), scale=scale,
         rounds=rounds, seconds=seconds, seed=seed, rivals=rivals, pin=pin,
+        timelines=timelines,
     )  # fmt: skip
     progress = Console(stderr=True)
     with progress.status("bench") as status:

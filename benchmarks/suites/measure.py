@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import asyncnet_gpu as ag
@@ -43,6 +44,8 @@ class Options:
         To spend on the rounds of one workload.
     pin
         Bind each thread to one core.
+    timelines
+        Folder for a picture of one run of each mode, streams as lanes.
     """
 
     backend: str = "cpu"
@@ -53,6 +56,7 @@ class Options:
     seed: int = 0
     rivals: bool = True
     pin: bool = False
+    timelines: Path | None = None
 
     @property
     def host_only(self) -> bool:
@@ -72,7 +76,8 @@ def measure(workload: Workload, options: Options, *, resident: bool = True) -> R
         Inputs already lie where the backend computes; else they are NumPy arrays on CUDA.
     """
     with ExitStack() as stack:
-        candidates, exes, absent = _candidates(workload, options, resident, stack)
+        inputs = _inputs(workload, options, resident)
+        candidates, exes, absent = _candidates(workload, options, inputs, resident, stack)
         checked = check_outputs(workload, candidates)
         row: Row = {
             "workload": workload.name,
@@ -103,18 +108,43 @@ def measure(workload: Workload, options: Options, *, resident: bool = True) -> R
         if TWO in timings:
             # Per round two runs in the time of the pair, against one after the other.
             row["ceiling"] = 2 * ratios(timings, "serial", TWO)[1]
+            speed_up = row["candidates"]["streams"]["speed_up"]
+            row["reached"] = speed_up / min(row["bound"], row["ceiling"])
+        if options.timelines is not None and not options.host_only:
+            draw_timelines(exes, inputs, workload.name, options.timelines)
         return row
 
 
-def _candidates(
-    workload: Workload, options: Options, resident: bool, stack: ExitStack
-) -> tuple[list[Candidate], dict[str, ag.Executable], dict[str, str]]:
-    inputs: Mapping[str, Any] = workload.inputs
-    if options.backend == "cuda" and resident:
-        import cupy
+def _inputs(workload: Workload, options: Options, resident: bool) -> Mapping[str, Any]:
+    if options.backend != "cuda" or not resident:
+        return workload.inputs
+    import cupy
 
-        inputs = {k: cupy.asarray(v) for k, v in inputs.items()}
-        cupy.cuda.get_current_stream().synchronize()
+    inputs = {k: cupy.asarray(v) for k, v in workload.inputs.items()}
+    cupy.cuda.get_current_stream().synchronize()
+    return inputs
+
+
+def draw_timelines(
+    exes: Mapping[str, ag.Executable], inputs: Mapping[str, Any], name: str, folder: Path
+) -> None:
+    """Draw what ran when in one run of each mode: ``NAME MODE.png``."""
+    from asyncnet_gpu.demo.pictures import draw_timeline
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for mode in ("serial", "streams", "graph"):
+        with exes[mode].trace() as timeline:
+            exes[mode].run(inputs)
+        draw_timeline(timeline, folder / f"{name} {mode}.png")
+
+
+def _candidates(
+    workload: Workload,
+    options: Options,
+    inputs: Mapping[str, Any],
+    resident: bool,
+    stack: ExitStack,
+) -> tuple[list[Candidate], dict[str, ag.Executable], dict[str, str]]:
     candidates, exes, absent = [], {}, {}
     for mode in MODES:
         candidate, exes[mode] = ours(workload, options.backend, mode, inputs, pin=options.pin)
@@ -171,12 +201,11 @@ def _allowed(serial: ag.Executable, workload: Workload) -> Row:
 
 
 def _two_at_once(workload: Workload, stack: ExitStack) -> TwoAtOnce:
-    """Return two serial runs at the same time, on executables and inputs of their own."""
+    """Return two serial runs at the same time, which share nothing but what they read."""
     runs = []
     for _ in range(2):
         exe = stack.enter_context(workload.net.compile(backend="cpu", mode="serial"))
-        inputs = {k: v.copy() for k, v in workload.inputs.items()}
-        runs.append(partial(exe.run, inputs))
+        runs.append(partial(exe.run, workload.inputs))
     pair = TwoAtOnce(*runs)
     stack.callback(pair.close)
     return pair

@@ -23,7 +23,7 @@ _HOW = (
 )
 _ALLOWED = (
     "allowed: min(cores, work / span). ceiling: speed-up of two serial runs at once over one after "
-    "the other, the most that this machine gives."
+    "the other, what this machine gives. reached: streams over the smaller of both."
 )
 
 
@@ -65,16 +65,17 @@ def _workloads(suite: str, found: Mapping[str, Any], document: Document) -> Grid
         return Grid(f"{suite}: host time of one run", heads, tuple(body), (HOST_ONLY,))
     on_cpu = document["backend"] == "cpu"
     others = [n for n in names if n != "serial"]
-    measured = ("allowed", "ceiling") if on_cpu else ("device ms", "host ms")
+    measured = ("allowed", "ceiling", "reached") if on_cpu else ("device ms", "host ms")
     heads = ("workload", "serial ms", *measured, *(f"{n} x" for n in others))
     body = []
     for row in rows:
         serial = row["candidates"]["serial"]
         if on_cpu:
-            middle = (_number(row["bound"], 1, ".2f"), _number(row.get("ceiling"), 1, ".2f"))
+            middle = [_number(row["bound"], 1, ".2f"), _number(row.get("ceiling"), 1, ".2f"),
+                      _number(row.get("reached"), 1, ".0%")]  # fmt: skip
         else:
-            middle = (_number(serial.get("device_ms"), 1, ".3f"),
-                      _number(serial.get("host_ms"), 1, ".3f"))  # fmt: skip
+            middle = [_number(serial.get("device_ms"), 1, ".3f"),
+                      _number(serial.get("host_ms"), 1, ".3f")]  # fmt: skip
         label = row["workload"] if on_cpu else f"{row['workload']}, {row['data']}"
         cells = [_number(row["candidates"].get(n, {}).get("speed_up"), 1, ".2f") for n in others]
         body.append((label, _number(serial["median_ms"], 1, ".2f"), *middle, *cells))
