@@ -308,3 +308,29 @@ def test_two_blind_writes_of_one_storage_stay_ordered() -> None:
     assert plan.steps[second].stream != other
     moved = with_step(plan, second, stream=other, waits=())
     refused(moved, "writes `s`, which the other writes")
+
+
+@pytest.mark.parametrize(("b_at", "c_at"), [(512, 0), (0, 512)])
+def test_what_is_left_of_bytes_that_were_taken_over_in_part_is_still_held(
+    b_at: int, c_at: int
+) -> None:
+    """b takes half of a's bytes after a has died; c takes the rest while a is in use."""
+    net = AsyncNet("pieces")
+    x = net.input("x", (16,))
+    a = mix(net, x, sizes=(256,), flops=1e9, name="a")
+    a2 = mix(net, a, sizes=(16,), flops=1e9, name="a2")
+    b = mix(net, a2, sizes=(128,), flops=1e9, name="b")
+    c = mix(net, x, sizes=(128,), flops=1e9, name="c")
+    net.output(mix(net, a2, b, c, name="y"))
+    plan = planned(net, allocator="exact")
+    # Issued late, so that b has taken its half before c claims the other.
+    late = plan.steps[step_named(plan, "c")]
+    steps = [s for s in plan.steps if s is not late]
+    plan = replace(plan, steps=(*steps[:-1], late, steps[-1]))
+    offsets = list(plan.offsets)
+    for name, offset in {"a": 0, "b": b_at, "c": 4096, "a2": 8192, "y": 8448}.items():
+        offsets[plan.graph.blobs[name].storage] = offset
+    moved = replace(plan, offsets=tuple(offsets), arena_bytes={0: 16384})
+    verify(moved)
+    offsets[plan.graph.blobs["c"].storage] = c_at
+    refused(replace(moved, offsets=tuple(offsets)), "may overwrite `a` while .*share bytes")
