@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from asyncnet_gpu.errors import NetError, message
 from asyncnet_gpu.plan.deps import find_dependencies
 from asyncnet_gpu.plan.types import Plan
-from asyncnet_gpu.report.diagnosis import Cause, Times, causes_of, longest_path
+from asyncnet_gpu.report.diagnosis import Cause, causes_of, longest_path
+from asyncnet_gpu.report.times import Times
 from asyncnet_gpu.timeline import TracedRun
 from asyncnet_gpu.trace.path import critical_path
 
