@@ -21,7 +21,6 @@ from asyncnet_gpu.api import to_numpy
 from asyncnet_gpu.errors import DeviceError, NetError, PlanError, message
 from asyncnet_gpu.net import AsyncNet
 from asyncnet_gpu.onnx import load_onnx
-from asyncnet_gpu.onnx.tensors import ELEMENT_TYPES
 
 _BACKENDS = {"CPU": "cpu", "CUDA": "cuda"}
 
@@ -48,6 +47,10 @@ class AsyncNetRep(BackendRep):  # type: ignore[misc]
         ----------
         inputs
             Arrays in the order of the graph's inputs, or a mapping by name.
+
+        Returns
+        -------
+        The outputs in their order, also by name: a named tuple.
         """
         if not hasattr(inputs, "keys"):
             if len(inputs) > len(self._inputs):
@@ -59,7 +62,8 @@ class AsyncNetRep(BackendRep):  # type: ignore[misc]
         arrays = {name: _given(value) for name, value in inputs.items()}
         outputs = self._exe.run(arrays)
         values = [_returned(outputs[name]) for name in self._outputs]
-        return tuple(namedtupledict("Outputs", list(self._outputs))(*values))
+        made: tuple[Any, ...] = namedtupledict("Outputs", list(self._outputs))(*values)
+        return made
 
     def close(self) -> None:
         """Free the executable."""
@@ -113,24 +117,64 @@ class AsyncNetBackend(Backend):  # type: ignore[misc]
         cls, node: NodeProto, inputs: Sequence[Any], device: str = "CPU",
         outputs_info: Any = None, **kwargs: Any,
     ) -> tuple[Any, ...]:  # fmt: skip
-        """Run a single node, as a model of its own."""
+        """Run a single node, as a model of its own.
+
+        Parameters
+        ----------
+        inputs
+            For each input that the node names: an array, or a list of them for a sequence.
+        opset_version
+            Of the node's domain; the newest unless given.
+        """
         given = [n for n in node.input if n]
-        arrays = {n: np.asarray(a) for n, a in zip(given, inputs, strict=True)}
+        values = {n: _given(v) for n, v in zip(given, inputs, strict=True)}
         helper = onnx.helper
-        graph = helper.make_graph(
-            [node], node.op_type,
-            [helper.make_tensor_value_info(n, ELEMENT_TYPES[a.dtype], a.shape)
-             for n, a in arrays.items()],
-            [helper.make_empty_tensor_value_info(n) for n in node.output if n],
-        )  # fmt: skip
-        version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
+        version = kwargs.get("opset_version") or _newest(node.domain)
         opsets = [helper.make_opsetid(node.domain, version)]
-        return cls.run_model(helper.make_model(graph, opset_imports=opsets), arrays, device)
+        types = {name: _type_of(value) for name, value in values.items()}
+        made = _output_types(node, types, opsets)
+        graph = helper.make_graph(
+            [node], node.op_type, [helper.make_value_info(n, t) for n, t in types.items()],
+            [helper.make_value_info(n, made.get(n, onnx.TypeProto())) for n in node.output if n],
+        )  # fmt: skip
+        return cls.run_model(helper.make_model(graph, opset_imports=opsets), values, device)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
         """Whether a kind of device answers here."""
         return _answers(_BACKENDS.get(device.split(":")[0]))
+
+
+def _newest(domain: str) -> int:
+    schemas = onnx.defs.get_all_schemas_with_history()
+    return max([s.since_version for s in schemas if s.domain == domain], default=1)
+
+
+def _type_of(value: Any) -> onnx.TypeProto:
+    """Return the type of a value; of the elements of an empty list none is known."""
+    helper = onnx.helper
+    if isinstance(value, list):
+        element = _type_of(value[0]) if value else helper.make_tensor_type_proto(1, None)
+        element.tensor_type.ClearField("shape")
+        return helper.make_sequence_type_proto(element)
+    return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+
+def _output_types(
+    node: NodeProto, types: dict[str, onnx.TypeProto], opsets: Sequence[Any]
+) -> dict[str, onnx.TypeProto]:
+    """Return the types of a node's outputs as ONNX infers them, as far as it does."""
+    version = opsets[0].version
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        made: dict[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
+            schema, node, types, opset_imports=list(opsets)
+        )
+    except (
+        onnx.defs.SchemaError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError,
+    ):  # fmt: skip
+        return {}  # the importer says what is wrong with the node
+    return made
 
 
 @cache
