@@ -24,8 +24,9 @@ from asyncnet_gpu.ops.base import (
     f32,
     same_dtype,
 )
-from asyncnet_gpu.ops.conv_bind import bind_conv, conv_scratch, conv_shape
+from asyncnet_gpu.ops.conv_bind import bind_conv, conv_scratch
 from asyncnet_gpu.ops.conv_kernel import conv_launches
+from asyncnet_gpu.ops.conv_shape import conv_shape
 from asyncnet_gpu.ops.strided import nothing
 from asyncnet_gpu.specs import TensorSpec, spec
 

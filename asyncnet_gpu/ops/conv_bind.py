@@ -1,8 +1,10 @@
 """How a convolution is cut into array operations and matrix products.
 
-One of two ways, chosen from the shapes alone:
+One of four ways, chosen from the shapes alone:
 
 - *pointwise* (one tap, step 1, no padding): a matrix product straight on the input;
+- *filter* (`conv_filter`): one long filter over one signal;
+- *shifted* (`conv_shift`), where that is estimated to be faster: depthwise, or few channels out;
 - else *im2col*: the windows are laid out as columns, a block at a time, by one strided copy each,
   and multiplied by the weights straight into the output.
 
@@ -17,73 +19,24 @@ networks for document processing", IWFHR 2006, section 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import Arrays, Attrs, Launch, Specs
-from asyncnet_gpu.ops.checks import as_int, fail
+from asyncnet_gpu.ops.base import Arrays, Launch, Specs
+from asyncnet_gpu.ops.conv_filter import filter_scratch, filter_steps, is_filter
+from asyncnet_gpu.ops.conv_shape import ConvShape
+from asyncnet_gpu.ops.conv_shift import Shift, ShiftedConv, choose, shift_scratch
 from asyncnet_gpu.ops.strided import launch_all
-from asyncnet_gpu.ops.windows import Window, check_spatial, make_window
+from asyncnet_gpu.ops.windows import Window
 from asyncnet_gpu.specs import TensorSpec
 
 #: Columns are laid out in blocks of about this size, but of no fewer columns than the next number:
 #: measured best on a core with 2 MiB of second-level cache; narrower products waste BLAS's time.
 BLOCK_BYTES = 1 << 20
 _FEWEST_COLUMNS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class ConvShape:
-    """Extents of a convolution: images, groups, channels for each group in and out, window."""
-
-    n: int
-    groups: int
-    c: int
-    m: int
-    window: Window
-
-    @property
-    def taps(self) -> int:
-        """Taps of the kernel."""
-        return math.prod(self.window.kernel)
-
-    @property
-    def positions(self) -> int:
-        """Spatial positions of the output."""
-        return math.prod(self.window.out)
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether every output position reads just the input position at its place."""
-        window = self.window
-        return self.taps == 1 and max(window.strides) == 1 and not window.padded
-
-
-def conv_shape(ins: Sequence[Any], attrs: Attrs, *, where: str, n_spatial: int | None) -> ConvShape:
-    """Resolve extents and attributes or raise `ShapeError`; `ins` are specs or arrays."""
-    x, w = ins[0], ins[1]
-    n = check_spatial(len(x.shape), n_spatial, where=where, shape=x.shape)
-    groups = as_int(attrs["groups"], "groups", where=where)
-    if len(w.shape) != n + 2 or min(w.shape) < 1:
-        fail(where, "weights do not fit the input", expected=f"(m, c / groups) and {n} kernel axes",
-             got=w.shape, remedy="Lay the weights out as (m, c / groups, *kernel).")  # fmt: skip
-    if groups < 1 or w.shape[0] % groups or x.shape[1] != groups * w.shape[1]:
-        fail(where, f"channels do not fit groups={groups}",
-             expected=f"x (n, {groups * w.shape[1]}, ...) and m divisible by groups",
-             got=f"x {x.shape}, w {w.shape}",
-             remedy="Weights are (m, c / groups, *kernel).")  # fmt: skip
-    if len(ins) > 2 and ins[2].shape != (w.shape[0],):
-        fail(where, "bias does not fit the weights", expected=(w.shape[0],), got=ins[2].shape,
-             remedy="Give one number for each output channel.")  # fmt: skip
-    window = make_window(
-        x.shape[2:], w.shape[2:], strides=attrs["strides"], pads=attrs["pads"],
-        dilations=attrs["dilations"], where=where,
-    )  # fmt: skip
-    return ConvShape(x.shape[0], groups, w.shape[1], w.shape[0] // groups, window)
 
 
 # -- how the work is cut into blocks ---------------------------------------------------------
@@ -131,6 +84,11 @@ def conv_scratch(shape: ConvShape, dtype: np.dtype[Any]) -> Specs:
     work = _work_dtype(dtype)
     if shape.pointwise and work == dtype:
         return ()
+    if is_filter(shape, dtype):
+        return filter_scratch(shape, dtype)
+    way = choose(shape, dtype)
+    if way is not None:
+        return shift_scratch(shape, way, dtype)
     window, blocks = shape.window, _blocks(shape, work.itemsize)
     positions = blocks.rows * (shape.positions // window.out[0])
     channels = blocks.groups * shape.c
@@ -179,7 +137,12 @@ class _Im2col:
 
     def __init__(self, xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays) -> None:
         self.xp, self.shape, self.out = xp, shape, out
-        self.x, self.bias = ins[0], ins[2] if len(ins) > 2 else None
+        pack_x: list[Launch] = []
+        self.x = ins[0]
+        if self.x.strides[-1] != self.x.dtype.itemsize:
+            # Rows of windows would be read element by element, once for each tap.
+            self.x, pack_x = _packed(xp, self.x)
+        self.bias = ins[2] if len(ins) > 2 else None
         buffers = iter(scratch)
         self.columns = next(buffers)
         self.blocks = _blocks(shape, self.columns.dtype.itemsize)
@@ -190,6 +153,7 @@ class _Im2col:
             w, self.steps = _packed(xp, ins[1])
         else:
             self.steps.append(partial(xp.copyto, w, ins[1]))
+        self.steps = [*pack_x, *self.steps]
         self.matrix = w.reshape(shape.groups, shape.m, shape.c * shape.taps)
         if self.padded is not None:
             self.steps += _border_fills(self.padded, shape.window)
@@ -270,6 +234,31 @@ def _as_products(goal: Any, sizes: tuple[int, ...]) -> Any:
     return type(goal)(sizes, goal.dtype, goal.data, strides)
 
 
+def _bind_filter(xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays) -> Launch:
+    x, pack_x = _packed(xp, ins[0])
+    steps = filter_steps(xp, x, ins[1], out, shape, scratch)
+    bias = ins[2] if len(ins) > 2 else None
+    return launch_all([*pack_x, *steps, *_bias_step(xp, out, bias)])
+
+
+def _bind_shifted(
+    xp: Any, ins: Arrays, out: Any, shape: ConvShape, way: Shift, scratch: Arrays
+) -> Launch:
+    x, pack_x = ins[0], list[Launch]()
+    if not shape.window.padded:  # else it is copied in any case
+        x, pack_x = _packed(xp, x)
+    work = ShiftedConv(xp, x, ins[1], out, shape, way, scratch)
+    bias = ins[2] if len(ins) > 2 else None
+    for image in range(shape.n):
+        for groups in _parts(shape.groups, work.groups):
+            flat = work.flat_input(image, groups)
+            channels = slice(groups.start * shape.m, groups.stop * shape.m)
+            for rows in _parts(shape.window.out[0], work.rows):
+                goal = work.add_block(flat, image, groups, rows)
+                work.steps += _bias_step(xp, goal[None], None if bias is None else bias[channels])
+    return launch_all([*pack_x, *work.steps])
+
+
 def _parts(extent: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, extent)) for first in range(0, extent, size)]
 
@@ -278,6 +267,11 @@ def bind_conv(xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays)
     """Return the launch of a convolution; `scratch` is as `conv_scratch` says."""
     if not scratch:
         return _bind_pointwise(xp, ins, out, shape)
+    if is_filter(shape, out.dtype):
+        return _bind_filter(xp, ins, out, shape, scratch)
+    way = choose(shape, out.dtype)
+    if way is not None:
+        return _bind_shifted(xp, ins, out, shape, way, scratch)
     work = _Im2col(xp, ins, out, shape, scratch)
     for images in _parts(shape.n, work.blocks.images):
         for groups in _parts(shape.groups, work.blocks.groups):

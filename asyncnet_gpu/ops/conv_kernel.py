@@ -11,7 +11,7 @@ from asyncnet_gpu.ops.base import Arrays, KernelLaunch
 from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, grid_for
 
 if TYPE_CHECKING:
-    from asyncnet_gpu.ops.conv_bind import ConvShape
+    from asyncnet_gpu.ops.conv_shape import ConvShape
 
 _TILE = 64
 _LARGEST_GRID = 65535

@@ -31,8 +31,9 @@ from asyncnet_gpu.ops.base import (
     same_dtype,
 )
 from asyncnet_gpu.ops.checks import as_int, as_ints, fail
-from asyncnet_gpu.ops.conv_bind import BLOCK_BYTES, ConvShape
+from asyncnet_gpu.ops.conv_bind import BLOCK_BYTES
 from asyncnet_gpu.ops.conv_kernel import conv_layout
+from asyncnet_gpu.ops.conv_shape import ConvShape
 from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, grid_for, launch_all, nothing
 from asyncnet_gpu.ops.windows import Window, check_spatial, explicit_pads, spread
 from asyncnet_gpu.specs import TensorSpec, spec
@@ -155,7 +156,9 @@ def _block_steps(
 ) -> list[Launch]:
     """Return steps for a block: `goal` is (groups, channels, *output), `room` it in float32."""
     sizes = (*goal.shape[:2], *window.kernel, *window.out)
-    product = columns[: math.prod(sizes)].reshape(goal.shape[0], -1, math.prod(window.out))
+    rows = math.prod(sizes[1 : 2 + len(window.kernel)])
+    shape = (goal.shape[0], rows, math.prod(window.out))
+    product = columns[: math.prod(sizes)].reshape(shape)
     spread_out = product.reshape(sizes)
     total = goal if room is None else room[: goal.size].reshape(goal.shape)
     steps: list[Launch] = [partial(xp.matmul, left, right, out=product)]
@@ -318,6 +321,7 @@ OPS = (
             OpCase("double", (spec((1, 2, 3, 3), "float64"), spec((2, 2, 3, 3), "float64")),
                    rtol=1e-12, atol=1e-12),
             OpCase("no_images", (f32(0, 3, 4, 5), f32(3, 2, 3, 2)), rtol=0, atol=0),
+            OpCase("no_positions", (f32(1, 2, 0, 3), f32(2, 2, 3, 3)), rtol=0, atol=0),
             OpCase("blocks", (f32(1, 1, 24, 24), f32(1, 40, 4, 4)), {"strides": 2, "pads": 1},
                    **_CLOSE),
             OpCase("layer", (f32(1, 16, 14, 14), f32(16, 16, 4, 4), f32(16)),

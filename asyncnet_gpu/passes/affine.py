@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.graph import BlobInfo, Graph, Node, Storage, keep_nodes
+from asyncnet_gpu.graph import BlobInfo, Gone, Graph, Node, Storage, keep_nodes
 from asyncnet_gpu.ops.conv import OPS as CONVOLUTIONS
-from asyncnet_gpu.ops.conv_bind import conv_shape
+from asyncnet_gpu.ops.conv_shape import conv_shape
 from asyncnet_gpu.passes.constants import array_of
 from asyncnet_gpu.passes.users import Users
 from asyncnet_gpu.specs import TensorSpec, contiguous_strides
@@ -46,6 +46,7 @@ class _Folding:
         self.producer = {name: node for node in graph.nodes for name in node.writes}
         self.nodes = list(graph.nodes)
         self.keep = [True] * len(graph.nodes)
+        self.gone: dict[int, Gone] = {}
         self.blobs = dict(graph.blobs)
         self.storages = list(graph.storages)
         self.values = dict(graph.values)
@@ -193,6 +194,7 @@ class _Folding:
         """Note that the convolution now does the work of another node too."""
         blobs, users = self.graph.blobs, self.users
         self.keep[gone.id] = False
+        self.gone[gone.id] = Gone(f"computed by the weights of {conv.name!r}", conv.name)
         self.nodes[conv.id] = conv
         for name in gone.reads:
             readers = users.readers[blobs[name].storage]
@@ -208,11 +210,11 @@ class _Folding:
 
     def result(self) -> Graph:
         graph = self.graph
-        changed = Graph(
-            graph.name, tuple(self.nodes), self.blobs, tuple(self.storages), graph.inputs,
-            graph.outputs, self.values,
+        changed = replace(
+            graph, nodes=tuple(self.nodes), blobs=self.blobs, storages=tuple(self.storages),
+            values=self.values,
         )  # fmt: skip
-        return keep_nodes(changed, self.keep, self.values)
+        return keep_nodes(changed, self.keep, self.values, self.gone)
 
 
 def _through(weights: Array, affine: _Affine, groups: int) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from asyncnet_gpu.graph import PERSISTENT_KINDS, Graph, Node, keep_nodes
+from asyncnet_gpu.graph import PERSISTENT_KINDS, Gone, Graph, Node, keep_nodes
 from asyncnet_gpu.ops.activations import OPS as ACTIVATIONS
 from asyncnet_gpu.ops.chain import Member, make_chain
 from asyncnet_gpu.ops.elementwise import OPS as ELEMENTWISE
@@ -114,6 +114,7 @@ def join_chains(graph: Graph) -> Graph:
     """Replace elementwise nodes that feed one another by chains; O(nodes + operands)."""
     chains = _Chains(graph)
     nodes, keep = list(graph.nodes), [True] * len(graph.nodes)
+    gone: dict[int, Gone] = {}
     for node in reversed(graph.nodes):
         if not chains.joins(node):
             continue
@@ -123,7 +124,8 @@ def join_chains(graph: Graph) -> Graph:
             nodes[node.id] = chains.join(found)
             for member in found[:-1]:
                 keep[member.id] = False
+                gone[member.id] = Gone(f"computed together with {node.name!r}", node.name)
     if all(keep):
         return graph
     changed = replace(graph, nodes=tuple(nodes))
-    return keep_nodes(changed, keep, graph.values)
+    return keep_nodes(changed, keep, graph.values, gone)

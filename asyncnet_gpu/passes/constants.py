@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.graph import BlobInfo, Graph, Node, Storage, keep_nodes
+from asyncnet_gpu.graph import BlobInfo, Gone, Graph, Node, Storage, keep_nodes
 
 #: A folded result may not be larger than this, so that a small net cannot become a large one.
 LARGEST_FOLDED_BYTES = 64 << 20
@@ -71,7 +72,5 @@ def fold_constants(graph: Graph) -> Graph:
         else b
         for name, b in graph.blobs.items()
     }
-    changed = Graph(
-        graph.name, graph.nodes, blobs, tuple(storages), graph.inputs, graph.outputs, values
-    )
-    return keep_nodes(changed, keep, values)
+    changed = replace(graph, blobs=blobs, storages=tuple(storages), values=values)
+    return keep_nodes(changed, keep, values, Gone("a constant, computed when compiling"))

@@ -7,6 +7,8 @@ node that touches the storage writes it, and so comes before this one anyhow.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from asyncnet_gpu.graph import BlobInfo, Graph, Node, Storage, rebuild
 from asyncnet_gpu.specs import contiguous_strides
 
@@ -90,7 +92,5 @@ def share_dying_inputs(graph: Graph) -> Graph:
         else s
         for s in graph.storages
     )
-    changed = Graph(
-        graph.name, graph.nodes, blobs, storages, graph.inputs, graph.outputs, graph.values
-    )
+    changed = replace(graph, blobs=blobs, storages=storages)
     return rebuild(changed, graph.nodes, blobs, graph.values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncnet_gpu.graph import Graph, keep_nodes
+from asyncnet_gpu.graph import Gone, Graph, keep_nodes
 
 
 def drop_dead_nodes(graph: Graph) -> Graph:
@@ -26,4 +26,4 @@ def drop_dead_nodes(graph: Graph) -> Graph:
                 needed[storage_of[name]] = True
     if all(keep):
         return graph
-    return keep_nodes(graph, keep, graph.values)
+    return keep_nodes(graph, keep, graph.values, Gone("left out: nothing observable needs it"))

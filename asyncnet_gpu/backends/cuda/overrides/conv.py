@@ -8,7 +8,7 @@ from typing import Any
 from asyncnet_gpu.backends.cuda.context import StepContext
 from asyncnet_gpu.backends.cuda.dnn_graph import ConvKey
 from asyncnet_gpu.ops.base import Arrays, Attrs
-from asyncnet_gpu.ops.conv_bind import conv_shape
+from asyncnet_gpu.ops.conv_shape import conv_shape
 
 #: What cuDNN's plans assume of every tensor, in bytes.
 _ALIGNMENT = 16
