@@ -238,8 +238,9 @@ class Executable:
         inputs, named
             As for `run`; seeded random values when there are none.
         rounds
-            Traced runs, and as many of a serial plan that show what each step takes alone (where
-            this plan has several streams). Parameters that the net updates are updated by all.
+            At least 1: traced runs, as many without tracing, and as many of a serial plan that
+            show what each step takes alone (where this plan has several streams). Parameters that
+            the net updates are updated by all of them.
 
         Returns
         -------
@@ -251,21 +252,22 @@ class Executable:
             As `run`.
         """
         from asyncnet_gpu.report import report_timeline
-        from asyncnet_gpu.report.measure import example_inputs, measure_alone
+        from asyncnet_gpu.report.measure import example_inputs, measure_alone, seconds_of_runs
 
         if not inputs and not named:
             inputs = example_inputs(self.plan.graph)
         arrays = self._adopt(inputs, named)
-        engine, alone = self._engine, None
+        engine, alone, rounds = self._engine, None, max(1, rounds)
         engine.run(Execution(arrays), None)  # warm: first touches of memory, compiled kernels
+        untraced_s = min(seconds_of_runs(engine, arrays, rounds))
         with self.trace(cpu_times=True) as timeline:
-            for _ in range(max(1, rounds)):
+            for _ in range(rounds):
                 engine.run(Execution(arrays), None)
         if len(engine.plan.streams) > 1:
             alone = measure_alone(
                 engine.plan, self._backend, self._values, engine.options, arrays, rounds
             )
-        return report_timeline(timeline, alone)
+        return report_timeline(timeline, alone, untraced_s if self.backend != "sim" else None)
 
     # -- parameters ----------------------------------------------------------------------------
 

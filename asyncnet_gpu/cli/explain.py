@@ -117,6 +117,7 @@ def _headline(report: Report) -> Table:
     )
     cells: dict[str, Any] = {
         "run": seconds_text(report.elapsed_s),
+        "untraced": "-" if report.untraced_s is None else seconds_text(report.untraced_s),
         "work": seconds_text(report.work_s),
         "span": seconds_text(report.span_s),
         "work / span": f"{report.ratio:.2f}",

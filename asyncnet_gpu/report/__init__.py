@@ -69,7 +69,10 @@ class Report:
     n_steps, n_waits
         Of the plan.
     elapsed_s
-        Of the run, in seconds.
+        Of the traced run, in seconds.
+    untraced_s
+        Of the fastest run without tracing, on the host's clock; None where that was not measured.
+        In a graph mode on a device it is a replay, while a traced run is issued step by step.
     work_s
         Sum of the times of all steps, alone where that was measured.
     span_s
@@ -96,6 +99,7 @@ class Report:
     streams: tuple[StreamUse, ...]
     path: tuple[PathStep, ...]
     causes: tuple[Cause, ...]
+    untraced_s: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -128,7 +132,9 @@ class Report:
         return report_text(self)
 
 
-def report_timeline(timeline: Timeline, alone: Mapping[int, float] | None = None) -> Report:
+def report_timeline(
+    timeline: Timeline, alone: Mapping[int, float] | None = None, untraced_s: float | None = None
+) -> Report:
     """Judge the fastest run of a timeline.
 
     Parameters
@@ -136,6 +142,8 @@ def report_timeline(timeline: Timeline, alone: Mapping[int, float] | None = None
     alone
         Node id to seconds that the node takes with nothing beside it; without it steps that became
         slower beside others are only noticed where Python's lock held them up.
+    untraced_s
+        Seconds of the fastest run without tracing.
 
     Raises
     ------
@@ -159,7 +167,7 @@ def report_timeline(timeline: Timeline, alone: Mapping[int, float] | None = None
         len(plan.steps), plan.n_waits, run.elapsed_s, times.work_s, span_s, times.lanes,
         _stream_use(plan, run),
         tuple([_path_step(plan, times, link.step, link.gap_s, link.by) for link in links]),
-        causes_of(times, links, span_s),
+        causes_of(times, links, span_s), untraced_s,
     )  # fmt: skip
 
 

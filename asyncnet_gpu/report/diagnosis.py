@@ -310,6 +310,8 @@ def _gaps(times: Times, path: Sequence[Link]) -> list[Cause]:
             f"{n_handoffs} times {handoff_us:.1f} us to pass an event to another stream",
             "mode='graph' makes events cheaper; fewer streams need fewer of them.",
         )
+    if times.replays:
+        host_s = 0.0  # only the traced run was issued step by step
     return [
         Cause(LAUNCH, host_s, *launch),
         Cause(HANDOFF, handoff_s, *handoff),

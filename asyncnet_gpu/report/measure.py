@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,16 @@ def example_inputs(graph: Graph, seed: int = 0) -> dict[str, Array]:
         else:
             made[name] = np.asarray(random.integers(0, 2, spec.shape)).astype(spec.dtype)
     return made
+
+
+def seconds_of_runs(engine: Engine, inputs: Mapping[str, Any], rounds: int) -> list[float]:
+    """Return how long each of `rounds` runs took, on the host's clock."""
+    seconds = []
+    for _ in range(rounds):
+        start_s = time.perf_counter()
+        engine.run(Execution(inputs), None)
+        seconds.append(time.perf_counter() - start_s)
+    return seconds
 
 
 def measure_alone(

@@ -27,8 +27,9 @@ def report_text(report: Report) -> str:
             f"{report.n_steps} steps, {report.n_waits} waits"
         ),
         (
-            f"run {seconds_text(report.elapsed_s)} | work {seconds_text(report.work_s)} | "
-            f"span {seconds_text(report.span_s)} | work / span {report.ratio:.2f}"
+            f"run {seconds_text(report.elapsed_s)}{_untraced(report)} | "
+            f"work {seconds_text(report.work_s)} | span {seconds_text(report.span_s)} | "
+            f"work / span {report.ratio:.2f}"
         ),
         (
             f"overlap: {report.achieved:.2f} steps at a time of {report.possible:.2f} possible "
@@ -49,6 +50,12 @@ def report_text(report: Report) -> str:
         lines.append(f"  seen: {cause.evidence}")
         lines.append(f"  do:   {cause.remedy}")
     return "\n".join(lines)
+
+
+def _untraced(report: Report) -> str:
+    if report.untraced_s is None:
+        return ""
+    return f" ({seconds_text(report.untraced_s)} without tracing)"
 
 
 def _path_text(report: Report) -> str:

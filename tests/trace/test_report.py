@@ -281,6 +281,8 @@ def test_text_and_data_of_a_real_run(mode: str) -> None:
     assert data["causes"][0]["kind"] == report.limit.kind
     assert len(data["path"]) == len(report.path)
     assert data["n_runs"] == 3
+    assert data["untraced_s"] > 0
+    assert "without tracing" in text
 
 
 def test_a_long_path_is_shortened_in_the_middle() -> None:
@@ -312,4 +314,6 @@ def test_on_cuda(mode: str) -> None:
         report = exe.report(rounds=2)
     assert report.measured
     check_consistent(report)
+    assert report.untraced_s is not None
+    assert mode != "graph" or kinds.LAUNCH not in {cause.kind for cause in report.causes}
     assert len(report.streams) == len({step.stream for step in exe.plan.steps})
