@@ -9,7 +9,7 @@ about names. A barrier and a parameter update read and write the same blobs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,6 +109,22 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
+class Gone:
+    """What became of a node that a pass dropped.
+
+    Attributes
+    ----------
+    why
+        After "is": for people.
+    into
+        Name of the node that does its work now, or "".
+    """
+
+    why: str
+    into: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """Nodes in program order with every name resolved.
 
@@ -126,6 +142,8 @@ class Graph:
         Key in the result of a run to blob name.
     values
         Arrays of parameters, states and constants, by blob name.
+    gone
+        Nodes that passes dropped, by their names and those of the blobs they wrote.
     """
 
     name: str
@@ -135,6 +153,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: Mapping[str, str]
     values: Mapping[str, Array]
+    gone: Mapping[str, Gone] = field(default_factory=dict)
 
     def read_specs(self, node: Node) -> tuple[TensorSpec, ...]:
         """Specs of the node's inputs."""
@@ -324,18 +343,25 @@ def build_graph(net: AsyncNet) -> Graph:
     )
 
 
-def keep_nodes(graph: Graph, keep: Sequence[bool], values: Mapping[str, Array]) -> Graph:
+def keep_nodes(
+    graph: Graph, keep: Sequence[bool], values: Mapping[str, Array], why: Mapping[int, Gone] | Gone
+) -> Graph:
     """Return the graph with only the nodes marked in `keep`, renumbered, ids dense again.
+
+    `why` says what became of the others: of each by its id, or of all.
 
     Control edges through a dropped node are carried over to what it waited for. Blobs and
     storages that nobody names any more are dropped; inputs and outputs always stay.
     """
     new_ids: dict[int, tuple[int, ...]] = {}
     nodes: list[Node] = []
+    gone = dict(graph.gone)
     for node in graph.nodes:
         after = tuple(sorted({j for i in node.after for j in new_ids[i]}))
         if not keep[node.id]:
             new_ids[node.id] = after
+            fate = why if isinstance(why, Gone) else why[node.id]
+            gone |= dict.fromkeys((node.name, *node.writes), fate)
             continue
         new_ids[node.id] = (len(nodes),)
         nodes.append(
@@ -349,7 +375,8 @@ def keep_nodes(graph: Graph, keep: Sequence[bool], values: Mapping[str, Array]) 
     # A view keeps the source blob in whose storage it lies: the value is listed under that name.
     used = {graph.blobs[name].storage for name in named}
     named.update(name for name in values if graph.blobs[name].storage in used)
-    return rebuild(graph, nodes, {n: b for n, b in graph.blobs.items() if n in named}, values)
+    changed = replace(graph, gone={n: g for n, g in gone.items() if n not in named})
+    return rebuild(changed, nodes, {n: b for n, b in graph.blobs.items() if n in named}, values)
 
 
 def rebuild(
@@ -372,6 +399,4 @@ def rebuild(
         for old, new in order.items()
     )
     kept_values = {name: value for name, value in values.items() if name in moved}
-    return Graph(
-        graph.name, tuple(nodes), moved, storages, graph.inputs, graph.outputs, kept_values
-    )
+    return replace(graph, nodes=tuple(nodes), blobs=moved, storages=storages, values=kept_values)

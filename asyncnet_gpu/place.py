@@ -171,6 +171,7 @@ def place(graph: Graph) -> Graph:
         inputs=graph.inputs,
         outputs=graph.outputs,
         values=placer.values,
+        gone=graph.gone,
     )
 
 

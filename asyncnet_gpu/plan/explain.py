@@ -38,6 +38,14 @@ def _writers(plan: Plan, name: str) -> list[int]:
     ]
 
 
+def _doer(plan: Plan, name: str) -> str:
+    """Return `name`, or the node that computes what a pass took from the plan."""
+    gone = plan.graph.gone
+    while name in gone and gone[name].into:
+        name = gone[name].into
+    return name
+
+
 def _second_node(plan: Plan, first: str, second: str) -> int | None:
     """Return the node meant by `second`: of a blob, the first write after `first`."""
     node = _node_named(plan, second)
@@ -111,7 +119,8 @@ def explain_order(plan: Plan, first: str, second: str) -> str:
     ----------
     first, second
         Names of nodes, barriers among them, or of blobs. Of a blob that is written several times
-        `first` means the value that `second` sees, and `second` the next one after `first`.
+        `first` means the value that `second` sees, and `second` the next one after `first`. For
+        what was joined to another node, that node is meant.
 
     Returns
     -------
@@ -123,6 +132,11 @@ def explain_order(plan: Plan, first: str, second: str) -> str:
     PlanError
         If a name is unknown.
     """
+    for name in (first, second):
+        fate = plan.graph.gone.get(_doer(plan, name))
+        if fate is not None:
+            return f"{name} takes no step: it is {fate.why}."
+    first, second = _doer(plan, first), _doer(plan, second)
     b = _second_node(plan, first, second)
     a = _first_node(plan, first, b)
     for name, found in ((first, a), (second, b)):

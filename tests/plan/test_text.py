@@ -155,3 +155,24 @@ def test_the_lines_of_nodes_are_given_when_asked_for() -> None:
     assert [{k: v for k, v in n.items() if k != "line"} for n in data["nodes"]] == (
         plan.to_dict()["nodes"]
     )
+
+
+def test_explain_of_nodes_that_take_no_step() -> None:
+    net = AsyncNet("gone")
+    x = net.input("x", (256, 256), "float32")
+    first = net.matmul(x, x, name="first")
+    left = net.relu(first, name="left")
+    joined = net.abs(left, name="joined")
+    net.relu(first, name="unused")
+    ones = net.constant(np.ones((256, 256), np.float32))
+    twos = net.add(ones, ones, name="twos")
+    net.output(y=net.matmul(joined, twos, name="last"))
+    with net.compile(backend="cpu", mode="serial") as exe:
+        explain = exe.plan.explain
+        assert "left" not in [node.name for node in exe.plan.graph.nodes]
+        assert explain("first", "left") == explain("first", "joined")
+        assert "made by one node" in explain("left", "joined")
+        assert explain("twos", "last") == (
+            "twos takes no step: it is a constant, computed when compiling."
+        )
+        assert "nothing observable needs it" in explain("first", "unused")
