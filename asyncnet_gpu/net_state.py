@@ -200,15 +200,18 @@ class NetState:
             self._claim_blob(out)
         return names
 
-    def _own(self, blob: object, where: str) -> Blob:
+    def _own(self, blob: object, where: str, *, attributes: tuple[str, ...] = ()) -> Blob:
         if isinstance(blob, str):
             return self.blob(blob)
         if not isinstance(blob, Blob) or blob.net is not self:
+            remedy = "Pass what net.input, net.parameter or an operator returned"
+            if attributes and not isinstance(blob, Blob):
+                names = ", ".join(f"{name}=..." for name in attributes)
+                remedy += f"; attributes go by name: {names}"
             raise NetError(
                 message(
                     f"net.{where}", "not a blob of this net",
-                    expected=f"a blob of net {self.name!r}", got=repr(blob),
-                    remedy="Pass what net.input, net.parameter or an operator returned.",
+                    expected=f"a blob of net {self.name!r}", got=repr(blob), remedy=f"{remedy}.",
                 )
             )  # fmt: skip
         return blob
@@ -231,7 +234,7 @@ class NetState:
             elif isinstance(operand, (bool, int, float, np.generic, np.ndarray, list)):
                 names.append(self.constant(operand).name)
             else:
-                self._own(operand, op.name)
+                self._own(operand, op.name, attributes=tuple(op.attrs))
         return tuple(names)
 
     def _attrs(self, op: Op, attrs: Attrs) -> dict[str, Any]:
