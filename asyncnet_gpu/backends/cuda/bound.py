@@ -23,6 +23,7 @@ from asyncnet_gpu.backends.cuda.blas import workspace_bytes
 from asyncnet_gpu.backends.cuda.context import StepContext, Stream
 from asyncnet_gpu.backends.cuda.device import OnDevice
 from asyncnet_gpu.backends.cuda.launch import Packed, pack
+from asyncnet_gpu.backends.cuda.namespace import PRODUCTS, ProductNamespace
 from asyncnet_gpu.backends.cuda.resources import Resources
 from asyncnet_gpu.graph import BlobInfo, Node
 from asyncnet_gpu.ops.barrier import BARRIERS
@@ -246,9 +247,11 @@ class BoundPlan:
     def _cupy_call(self, index: int) -> Call:
         node = self._node(index)
         ins, outs, scratch = self._operands(index)
-        stream = self.streams[self.plan.steps[index].stream].stream
+        context = StepContext(self.streams[self.plan.steps[index].stream])
+        stream = context.stream.stream
+        xp = ProductNamespace(context, outs[0]) if node.op.name in PRODUCTS else cupy
         with stream:  # what binding computes is read on this stream later
-            launch = node.op.bind(cupy, ins, outs, node.attrs, scratch)
+            launch = node.op.bind(xp, ins, outs, node.attrs, scratch)
         return partial(run_with_cupy, stream, self._resources.temporaries.malloc, launch)
 
     # -- inputs ------------------------------------------------------------------------------
