@@ -291,3 +291,69 @@ def test_a_barrier_of_another_net_is_refused(gate: Gate) -> None:
         for barrier in (foreign, clash):
             with pytest.raises(ag.NetError, match=r"no barrier.*expected one of ready"):
                 barrier.reached(run)
+
+
+@pytest.mark.parametrize("failing", ["left", "right"])
+@pytest.mark.parametrize("how", ["run", "submit"])
+def test_what_joins_a_failed_branch_does_not_run_on_any_stream(failing: str, how: str) -> None:
+    ran: list[str] = []
+    failed = threading.Event()
+
+    def step(name: str) -> Any:
+        def fn(xp: Any, *arrays: Any, out: Any) -> None:
+            if name == failing:
+                failed.set()
+                raise ValueError("boom")
+            if name in ("left", "right"):  # in the fast loop when the other one fails
+                assert failed.wait(10)
+            ran.append(name)
+            out[...] = 1
+
+        return fn
+
+    net = ag.AsyncNet("join")
+    x = net.input("x", (4,), "float32")
+    ends = []
+    for side in ("left", "right"):
+        h = net.call(step(side), x, shape=4, dtype="float32", name=side)
+        ends.append(net.call(step(f"{side}2"), h, shape=4, dtype="float32", name=f"{side}2"))
+    for i in range(2):  # joins on both streams
+        join = net.call(step(f"join{i}"), *ends, shape=4, dtype="float32", name=f"join{i}")
+        net.output(net.call(step(f"last{i}"), join, shape=4, dtype="float32", name=f"last{i}"))
+    with net.compile(backend="cpu", mode="streams", allocator="exact") as exe:
+        assert len(exe.plan.streams) == 2
+        for _ in range(3):
+            ran.clear()
+            failed.clear()
+            with pytest.raises(ValueError, match="boom"):
+                exe.run(x=X) if how == "run" else exe.submit(x=X).result(5)
+            other = "right" if failing == "left" else "left"
+            assert sorted(ran) == sorted([other, f"{other}2"])
+
+
+def test_all_who_wait_for_one_run_are_woken(gate: Gate) -> None:
+    with gated(gate).compile(backend="cpu", mode="serial") as exe:
+        run = exe.submit(x=X)
+        results: list[Any] = []
+        threads = [
+            threading.Thread(target=lambda: results.append(run.result(30)["y"][0]))
+            for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        assert gate.entered.acquire(timeout=10)
+        gate.open.set()
+        for thread in threads:
+            thread.join(10)  # well within their own limit
+            assert not thread.is_alive()
+        assert results == [2.0] * 4
+
+
+def test_the_end_of_a_run_is_set_once(gate: Gate) -> None:
+    gate.open.set()
+    with gated(gate).compile(backend="cpu", mode="serial") as exe:
+        run = exe.submit(x=X)
+        outputs = run.result(5)
+        run.finish({}, ag.RunCancelled("too late"))
+        assert run.result() is outputs
+        assert run.exception() is None
