@@ -27,17 +27,22 @@ class SuiteTest(NamedTuple):
 
 
 @cache
-def suite_tests(device: str) -> tuple[SuiteTest, ...]:
-    """Return every test of the suite for a device, "cpu" or "cuda", in the order of names."""
+def _items() -> Any:
+    """Return the suite's tests by category and name; making them takes seconds."""
     import onnx.backend.test
 
     from asyncnet_gpu.onnx.backend import AsyncNetBackend
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the suite computes its expected values, infinities too
-        items = onnx.backend.test.BackendTest(AsyncNetBackend, __name__)._test_items
+        return onnx.backend.test.BackendTest(AsyncNetBackend, __name__)._test_items
+
+
+@cache
+def suite_tests(device: str) -> tuple[SuiteTest, ...]:
+    """Return every test of the suite for a device, "cpu" or "cuda", in the order of names."""
     found = []
-    for category, tests in items.items():
+    for category, tests in _items().items():
         for name, item in tests.items():
             if name.endswith(f"_{device}"):
                 plain = name.removesuffix(f"_{device}")
