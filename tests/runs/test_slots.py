@@ -357,3 +357,28 @@ def test_the_end_of_a_run_is_set_once(gate: Gate) -> None:
         run.finish({}, ag.RunCancelled("too late"))
         assert run.result() is outputs
         assert run.exception() is None
+
+
+@pytest.mark.parametrize("mode", ["serial", "streams"])
+def test_what_comes_after_a_failed_step_by_request_does_not_run(mode: str) -> None:
+    ran: list[str] = []
+
+    def fail(xp: Any, a: Any, out: Any) -> None:
+        raise ValueError("boom")
+
+    def note(name: str) -> Any:
+        def fn(xp: Any, a: Any, out: Any) -> None:
+            ran.append(name)
+            out[...] = a
+
+        return fn
+
+    net = ag.AsyncNet("after")
+    x = net.input("x", (4,), "float32")
+    net.output(net.call(fail, x, shape=4, dtype="float32", name="fails"))
+    net.output(net.call(note("after"), x, shape=4, dtype="float32", name="y", after=["fails"]))
+    net.output(net.call(note("beside"), x, shape=4, dtype="float32", name="z"))
+    with net.compile(backend="cpu", mode=mode, allocator="exact") as exe:
+        with pytest.raises(ValueError, match="boom"):
+            exe.run(x=X)
+        assert ran == ["beside"]
