@@ -107,13 +107,17 @@ def pinned_threads() -> Iterator[None]:
                 os.sched_setaffinity(tid, cores)
 
 
+#: Threads that are measured at the same time.
+_PLACES = {"MainThread": 0, "bench:second": 1}
+
+
 def _pin(cores: Sequence[int]) -> None:
     named = {t.native_id: t.name for t in threading.enumerate()}
     others = itertools.cycle([*cores[1:], cores[0]])
     for tid in sorted(int(name) for name in os.listdir("/proc/self/task")):
         name = named.get(tid, "")
-        if name == "MainThread":
-            core = cores[0]
+        if name in _PLACES:
+            core = cores[_PLACES[name] % len(cores)]
         elif name.startswith("asyncnet-cpu:"):
             core = cores[int(name.rpartition("/")[2]) % len(cores)]
         else:

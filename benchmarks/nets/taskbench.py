@@ -1,12 +1,13 @@
 """Task-Bench (Slaughter et al., SC 2020): the same small task in grids of different dependence.
 
-A task takes the mean of what it depends on and computes for a while on `n` elements; the pattern
-says on which tasks of the step before a task depends.
+A task adds up what it depends on and computes for a while on `n` elements, in one call; the pattern
+says on which tasks of the step before it depends.
 """
 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,6 @@ import asyncnet_gpu as ag
 from .workload import Workload, scaled, uniform
 
 WIDTH, STEPS = 8, 25
-_PASSES = 4
 
 Depends = Callable[[int, int, int], list[int]]
 
@@ -60,20 +60,27 @@ def tasks_at(pattern: str, step: int, width: int) -> int:
 
 
 def task(xp: Any, *arrays: Any, out: Any) -> None:
-    """Mean of the arrays, then some arithmetic on it, in place."""
-    out[...] = arrays[0]
+    """Write the hyperbolic tangent of the arrays' sum."""
+    total = arrays[0]
     for other in arrays[1:]:
-        out += other
-    out *= 1.0 / len(arrays)
-    for _ in range(_PASSES):
-        xp.square(out, out=out)
-        out += 1.0
-        xp.sqrt(out, out=out)
+        xp.add(total, other, out=out)
+        total = out
+    xp.tanh(total, out=out)
 
 
-def n_tasks(pattern: str, width: int = WIDTH, steps: int = STEPS) -> int:
-    """Return the number of tasks of a whole grid."""
-    return sum(tasks_at(pattern, step, width) for step in range(steps))
+def _first(xp: Any, *arrays: Any, out: Any) -> None:
+    """Write the first array: the others only have to be there."""
+    out[...] = arrays[0]
+
+
+def tasks_by_inputs(pattern: str, width: int = WIDTH, steps: int = STEPS) -> Counter[int]:
+    """Return how many tasks of a whole grid read 1, 2, 3 ... arrays."""
+    found: Counter[int] = Counter()
+    for step in range(steps):
+        for place in range(tasks_at(pattern, step, width)):
+            before = PATTERNS[pattern](step, place, width) if step else []
+            found[max(1, len(before))] += 1
+    return found
 
 
 def _plain(pattern: str, steps: int) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
@@ -98,7 +105,7 @@ def _plain(pattern: str, steps: int) -> Callable[[Any, Mapping[str, Any]], dict[
 def build(scale: float = 1.0, pattern: str = "stencil_1d", n: int = 0) -> Workload:
     n = n or scaled(1 << 15, scale)
     net = ag.AsyncNet(pattern)
-    x = net.input("x", (n,))
+    x = net.input("x", (n,), "float64")
     row: list[ag.Blob] = []
     ends: list[ag.Blob] = []
     for step in range(STEPS):
@@ -106,7 +113,7 @@ def build(scale: float = 1.0, pattern: str = "stencil_1d", n: int = 0) -> Worklo
         for place in range(tasks_at(pattern, step, WIDTH)):
             before = PATTERNS[pattern](step, place, WIDTH) if step else []
             made = net.call(
-                task, *([row[p] for p in before] or [x]), shape=(n,), dtype="float32",
+                task, *([row[p] for p in before] or [x]), shape=(n,), dtype="float64",
                 name=f"t{place}.{step}",
             )  # fmt: skip
             new.append(made)
@@ -116,9 +123,11 @@ def build(scale: float = 1.0, pattern: str = "stencil_1d", n: int = 0) -> Worklo
     total = row[0]
     for other in row[1:]:
         total = net.add(total, other)
-    net.output(y=total, **{f"end{i}": e for i, e in enumerate(ends[:-WIDTH])})
+    if ends:
+        total = net.call(_first, total, *ends, shape=(n,), dtype="float64", name="all")
+    net.output(y=total)
     return Workload(
-        f"taskbench {pattern}", net, {"x": uniform(1, n)}, _plain(pattern, STEPS),
-        hand=tuple(f"t{p}." for p in range(1, WIDTH)), rtol=1e-4,
+        f"taskbench {pattern}", net, {"x": uniform(1, n, dtype="float64")}, _plain(pattern, STEPS),
+        hand=tuple(f"t{p}." for p in range(1, WIDTH)), rtol=1e-10,
         sizes=f"{WIDTH} x {STEPS} tasks of {n:,} elements",
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """METG(50 %): the smallest task for which half of the machine's rate is reached.
 
-Efficiency of a grid of tasks is (tasks x time of one task alone) / (cores x time of the grid). With
-ever smaller tasks overhead takes over and efficiency falls; METG is the task time, cores x time of
-the grid / tasks, where it passes one half. Slaughter et al., "Task Bench", SC 2020, section 4.
+Efficiency of a grid is (times of its tasks, each alone, added up) / (cores x time of the grid).
+With ever smaller tasks overhead takes over and efficiency falls; METG is the task time, cores x
+time of the grid / tasks, where it passes one half. Slaughter et al., "Task Bench", SC 2020,
+section 4.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
 from asyncnet_gpu.backends.cpu.backend import usable_cores
 
-from ..harness import interleave
-from ..nets.taskbench import build, n_tasks, task
+from ..harness import interleave, pinned_threads
+from ..nets.taskbench import build, task, tasks_by_inputs
 from .measure import Options, Row
 
 #: ``measure(n) -> (efficiency, granularity in seconds)`` for tasks of n elements.
@@ -52,13 +54,13 @@ def find_metg(
     return granularity
 
 
-def one_task_s(n: int) -> float:
+def one_task_s(n: int, n_inputs: int = 1) -> float:
     """Seconds of one task alone, best of many: what the machine can do without a schedule."""
-    x, out = np.ones(n, np.float32), np.empty(n, np.float32)
+    arrays, out = [np.ones(n) for _ in range(n_inputs)], np.empty(n)
     best = math.inf
     for _ in range(30):
         start = time.perf_counter()
-        task(np, x, out=out)
+        task(np, *arrays, out=out)
         best = min(best, time.perf_counter() - start)
     return best
 
@@ -66,17 +68,21 @@ def one_task_s(n: int) -> float:
 def measure_metg(pattern: str, options: Options, mode: str) -> Row:
     """Find METG(50 %) of a pattern in a mode, on as many cores as the mode can use."""
     cores = 1 if mode == "serial" else usable_cores()
+    kinds = tasks_by_inputs(pattern)
+    n_tasks = sum(kinds.values())
     tried: list[dict[str, Any]] = []
 
     def at(n: int) -> tuple[float, float]:
         workload = build(1.0, pattern, n)
         with workload.net.compile(backend=options.backend, mode=mode, blas_threads=1) as exe:
-            timings = interleave(
-                {"grid": lambda: exe.run(workload.inputs)}, rounds=options.rounds or 7
-            )
+            exe.run(workload.inputs)
+            with pinned_threads() if options.pin else nullcontext():
+                timings = interleave(
+                    {"grid": lambda: exe.run(workload.inputs)}, rounds=options.rounds or 9
+                )
+                useful_s = sum(count * one_task_s(n, k) for k, count in kinds.items())
         wall_s = min(timings["grid"].seconds)
-        granularity_s = cores * wall_s / n_tasks(pattern)
-        efficiency = one_task_s(n) / granularity_s
+        efficiency, granularity_s = useful_s / (cores * wall_s), cores * wall_s / n_tasks
         tried.append({"n": n, "efficiency": efficiency, "task_us": 1e6 * granularity_s})
         return efficiency, granularity_s
 

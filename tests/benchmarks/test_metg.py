@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.nets.taskbench import PATTERNS, WIDTH, n_tasks
+from benchmarks.nets.taskbench import PATTERNS, WIDTH, tasks_by_inputs
 from benchmarks.suites.metg import find_metg, one_task_s
 
 
@@ -53,7 +53,8 @@ def test_patterns_depend_on_tasks_that_are_there() -> None:
     assert PATTERNS["stencil_1d"](1, 0, 8) == [0, 1]
     assert PATTERNS["fft"](2, 3, 8) == [1, 3]
     assert PATTERNS["tree"](1, 1, 8) == [0]
-    assert n_tasks("tree", 8, 5) == 1 + 2 + 4 + 8 + 8
+    assert tasks_by_inputs("tree", 8, 5) == {1: 1 + 2 + 4 + 8 + 8}
+    assert tasks_by_inputs("stencil_1d", 4, 3) == {1: 4, 2: 4, 3: 4}
 
 
 def test_one_task_takes_longer_when_it_is_larger() -> None:
