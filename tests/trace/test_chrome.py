@@ -13,9 +13,11 @@ import pytest
 from helpers.perfetto_sql import TraceProcessor
 
 import asyncnet_gpu as ag
-from asyncnet_gpu.timeline import Timeline
+from asyncnet_gpu.backends.base import Slice
+from asyncnet_gpu.backends.sim import GPU
+from asyncnet_gpu.timeline import Timeline, TracedRun
 from asyncnet_gpu.trace.memory import live_bytes
-from asyncnet_gpu.trace.path import critical_path
+from asyncnet_gpu.trace.path import critical_path, predecessors
 
 N_RUNS = 4
 X = np.linspace(-1, 1, 64 * 32, dtype=np.float32).reshape(64, 32)
@@ -88,20 +90,25 @@ def test_nothing_is_lost_when_the_trace_is_read(loaded: Loaded) -> None:
     assert every == Counter(e["ph"] for e in loaded.json["traceEvents"])["B"] + loaded.n_steps
 
 
-def test_flows_lead_from_the_step_that_records_to_the_step_that_waits(loaded: Loaded) -> None:
-    rows = loaded.sql.query(
+def check_flows(trace: Loaded, n_runs: int = N_RUNS) -> None:
+    """Every wait is an arrow from the step that records the event to the step that waits."""
+    rows = trace.sql.query(
         "select a.name as source, b.name as sink, a.category as c1, b.category as c2, "
         "a.ts + a.dur as leaves, b.ts as arrives from flow "
         "join slice a on a.id = slice_out join slice b on b.id = slice_in"
     )
-    plan = loaded.plan
+    plan = trace.plan
     recorder = {s.records: plan.node_of(s).name for s in plan.steps if s.records is not None}
     wanted = Counter(
         (recorder[event], plan.node_of(step).name) for step in plan.steps for event in step.waits
     )
-    assert Counter((r.source, r.sink) for r in rows) == {k: N_RUNS * n for k, n in wanted.items()}
+    assert Counter((r.source, r.sink) for r in rows) == {k: n_runs * n for k, n in wanted.items()}
     assert {r.c1 for r in rows} == {r.c2 for r in rows} == {"step"}
     assert all(r.leaves <= r.arrives + 2 for r in rows)  # 2 ns: no slice is empty
+
+
+def test_flows_lead_from_the_step_that_records_to_the_step_that_waits(loaded: Loaded) -> None:
+    check_flows(loaded)
 
 
 def test_a_process_is_a_slot_and_a_thread_a_stream(loaded: Loaded) -> None:
@@ -189,9 +196,26 @@ def test_copies_between_devices(tmp_path: Path) -> None:
 def test_a_simulated_run(tmp_path: Path) -> None:
     trace = Loaded(traced(towers(), backend="sim", slots=1), tmp_path)
     with trace.sql as sql:
-        assert sql.value("select count(*) as v from flow") == N_RUNS * trace.plan.n_waits
+        check_flows(trace)
         issued = "select count(*) as v from slice where category = 'host issue'"
         assert sql.value(issued) == trace.n_steps
+
+
+def test_steps_that_follow_without_a_gap_and_steps_without_length(tmp_path: Path) -> None:
+    net = towers()
+    with net.compile(backend="cpu", mode="streams", allocator="exact") as exe:
+        timeline = Timeline(exe.plan, GPU)
+    levels = [0] * len(timeline.plan.steps)
+    for index, before in enumerate(predecessors(timeline.plan)):
+        levels[index] = max((levels[other] + 1 for other, _ in before), default=0)
+    slices = tuple(Slice(i, 1e-6 * level, 1e-6 * (level + 1)) for i, level in enumerate(levels))
+    timeline.runs.append(TracedRun(0, 0.0, slices))
+    empty = tuple(Slice(i, 1e-6 * level, 1e-6 * level) for i, level in enumerate(levels))
+    timeline.runs.append(TracedRun(0, 1.0, empty))
+    trace = Loaded(timeline, tmp_path)
+    with trace.sql as sql:
+        check_flows(trace, 2)
+        assert sql.value("select min(dur) as v from slice") > 0
 
 
 @pytest.mark.gpu
@@ -201,7 +225,7 @@ def test_on_cuda(slots: int, tmp_path: Path) -> None:
     with trace.sql as sql:
         steps = "select count(*) as v from slice where category = 'step'"
         assert sql.value(steps) == N_RUNS * len(trace.plan.steps)
-        assert sql.value("select count(*) as v from flow") == N_RUNS * trace.plan.n_waits
+        check_flows(trace)
         issued = "select count(*) as v from slice where category = 'host issue'"
         assert sql.value(issued) == trace.n_steps
         lost = sql.query("select name from stats where value > 0 and severity != 'info'")
