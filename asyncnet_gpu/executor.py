@@ -217,6 +217,7 @@ class Executable:
         """
         engine = self._engine
         timeline = Timeline(engine.plan, self._backend.model())
+        before = engine.tracer, engine.ranges, engine.cpu_times
         if nvtx:
             from asyncnet_gpu.trace.nvtx import NvtxRanges
 
@@ -226,7 +227,7 @@ class Executable:
         try:
             yield timeline
         finally:
-            engine.tracer, engine.ranges, engine.cpu_times = None, None, False
+            engine.tracer, engine.ranges, engine.cpu_times = before
 
     def report(
         self, inputs: Mapping[str, object] | None = None, /, *, rounds: int = 5, **named: object

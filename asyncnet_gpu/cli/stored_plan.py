@@ -33,17 +33,18 @@ def plan_from_dict(stored: Mapping[str, Any]) -> Plan:
         If the document is not a plan of schema 1.
     """
     if stored.get("schema") != 1:
-        raise _wrong(f"schema {stored.get('schema')!r}", "schema 1")
+        raise not_a_plan(f"schema {stored.get('schema')!r}", "schema 1")
     missing = [name for name in _FIELDS if name not in stored]
     if missing:
-        raise _wrong(f"no {', '.join(missing)}", ", ".join(_FIELDS))
+        raise not_a_plan(f"no {', '.join(missing)}", ", ".join(_FIELDS))
     try:
         return _build(stored)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise _wrong(f"{type(error).__name__}: {error}", "the published form") from error
+        raise not_a_plan(f"{type(error).__name__}: {error}", "the published form") from error
 
 
-def _wrong(got: str, expected: str) -> PlanError:
+def not_a_plan(got: str, expected: str) -> PlanError:
+    """Return the error of a document that is something else."""
     return PlanError(
         message("verify", "this is no plan", expected=expected, got=got,
                 remedy="Write one with `asyncnet plan NET --json`.")
@@ -53,7 +54,7 @@ def _wrong(got: str, expected: str) -> PlanError:
 def _build(stored: Mapping[str, Any]) -> Plan:
     mode, allocator = stored["mode"], stored["allocator"]
     if mode not in MODES or allocator not in ALLOCATORS:
-        raise _wrong(f"mode {mode!r}, allocator {allocator!r}", "those of the library")
+        raise not_a_plan(f"mode {mode!r}, allocator {allocator!r}", "those of the library")
     graph = _graph(stored)
     names = [entry["device"] for entry in (*stored["streams"], *stored["storages"])]
     kind = names[0].rpartition(":")[0] if names else "cpu"

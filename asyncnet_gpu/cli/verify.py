@@ -21,7 +21,7 @@ from asyncnet_gpu.cli.common import (
     print_json,
 )
 from asyncnet_gpu.cli.planning import AllocatorOption, InputOption, StreamsOption, plan_net
-from asyncnet_gpu.cli.stored_plan import is_plan, plan_from_dict
+from asyncnet_gpu.cli.stored_plan import is_plan, not_a_plan, plan_from_dict
 from asyncnet_gpu.errors import VerificationError
 from asyncnet_gpu.plan.deps import find_dependencies
 from asyncnet_gpu.plan.types import Plan
@@ -76,7 +76,10 @@ def _read(target: str) -> Mapping[str, Any] | None:
     """Return the contents of a file that holds a plan; None when it is something else."""
     if Path(target).suffix != ".json" or not Path(target).is_file():
         return None
-    contents = json_module.loads(Path(target).read_text(encoding="utf-8"))
+    try:
+        contents = json_module.loads(Path(target).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise not_a_plan(str(error), "JSON") from error
     return contents if is_plan(contents) else None
 
 

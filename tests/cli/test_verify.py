@@ -118,3 +118,10 @@ def test_what_is_no_plan_is_an_error(
     file.write_text(json.dumps({**stored, **change}))
     assert main(["verify", str(file)]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text("{")
+    assert main(["verify", str(file)]) == 1
+    assert "expected JSON" in capsys.readouterr().err

@@ -107,6 +107,17 @@ def test_time_on_a_core_is_noted_on_request_only(cpu_times: bool) -> None:
         assert part.cpu_s is None or 0 <= part.cpu_s <= part.end_s - part.start_s
 
 
+def test_a_trace_inside_a_trace_sees_its_own_runs() -> None:
+    with fork().compile(backend="cpu") as exe:
+        with exe.trace() as outer:
+            exe.run(x=X)
+            with exe.trace() as inner:
+                exe.run(x=X)
+            exe.run(x=X)
+        exe.run(x=X)
+    assert (len(outer.runs), len(inner.runs)) == (2, 1)
+
+
 class Ranges:
     """Stands in for NVTX: what is open in each thread, and everything that was opened."""
 
