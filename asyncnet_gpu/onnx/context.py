@@ -156,6 +156,23 @@ class NodeContext:
                       remedy="The file is broken.")  # fmt: skip
         return tuple(array.reshape(-1).tolist())
 
+    def number(self, index: int, what: str) -> Any:
+        """Return an input that must be known, as one finite number of Python."""
+        array = self.known(index, what)
+        if array.dtype.kind not in "biuf" or array.size != 1 or not np.isfinite(array).all():
+            self.fail(what, expected="one finite number", got=f"{array.dtype}{list(array.shape)}",
+                      remedy="The file is broken.")  # fmt: skip
+        return array.reshape(-1)[0].item()
+
+    def axes(self, value: Tensor, what: str, low: int, high: int | None = None) -> int:
+        """Return the number of axes of a value or refuse the node when it is none of these."""
+        rank = len(value.shape)
+        if rank < low or rank > (low if high is None else high):
+            wanted = str(low) if high is None else f"{low} to {high}"
+            self.fail(what, expected=f"{wanted} axes", got=f"shape {list(value.shape)}",
+                      remedy="The file is broken.")  # fmt: skip
+        return rank
+
     # -- attributes --------------------------------------------------------------------------
 
     @property

@@ -341,6 +341,7 @@ class Importer:
         if opset < 1:
             context.fail(f"domain {domain[:200]!r}", expected="imported by the model", got="not",
                          remedy="The file is broken.")  # fmt: skip
+        _check_arity(context)
         entry = mapping.find(domain, node.op_type, opset)
         if entry is None:
             body = body_of(context)
@@ -393,6 +394,23 @@ def _default(context: NodeContext, op: str) -> Sequence[Value]:
                          got=f"type {attribute.type}", remedy="The file is broken.")  # fmt: skip
     attrs = {name: context.plain(name) for name in context.attribute_names}
     return context.result(op, *context.tensors(), **attrs)
+
+
+def _check_arity(context: NodeContext) -> None:
+    """Refuse a node whose inputs are too many, too few, or omitted where they must not be."""
+    schema = _schema(context)
+    if schema is None:
+        return
+    names = list(context.node.input)
+    while names and not names[-1]:
+        names.pop()
+    if not schema.min_input <= len(names) <= schema.max_input:
+        context.fail("number of inputs", expected=f"{schema.min_input} to {schema.max_input}",
+                     got=len(names), remedy="The file is broken.")  # fmt: skip
+    for i, (name, formal) in enumerate(zip(names, schema.inputs, strict=False)):
+        if not name and formal.option == defs.OpSchema.FormalParameterOption.Single:
+            context.fail(f"input {i} ({formal.name!r})", expected="a value", got="none",
+                         remedy="The file is broken.")  # fmt: skip
 
 
 def _schema(context: NodeContext) -> Any:

@@ -22,13 +22,14 @@ def _constant(context: NodeContext, node: Any) -> Any:
     (name,) = names
     if name in ("value", "sparse_value"):
         return context.attr_tensor(name)
-    value = context.plain(name)
     if name in ("value_int", "value_ints"):
-        return np.asarray(value, np.int64)
+        read = context.attr_int if name == "value_int" else context.attr_ints
+        return np.asarray(read(name), np.int64)
     if name in ("value_float", "value_floats"):
-        return np.asarray(value, np.float32)
+        read = context.attr_float if name == "value_float" else context.attr_floats
+        return np.asarray(read(name), np.float32)
     if name in ("value_string", "value_strings"):
-        return texts(value)
+        return texts(context.attr_str(name) if name == "value_string" else context.attr_strs(name))
     return context.unsupported(f"attribute {name[:200]!r}")
 
 
@@ -74,13 +75,14 @@ def _size(context: NodeContext, node: Any) -> Any:
 
 
 def _range(context: NodeContext, node: Any) -> Any:
-    start, limit, delta = (context.known(i, "range").reshape(()) for i in range(3))
-    if delta == 0 or not np.isfinite([start, limit, delta]).all():
-        context.fail("delta", expected="finite numbers, delta other than 0", got=delta,
+    begin, end, step = (context.number(i, "range") for i in range(3))
+    if step == 0:
+        context.fail("delta", expected="a number other than 0", got=step,
                      remedy="The file is broken.")  # fmt: skip
-    size = (limit.item() - start.item()) / delta.item()
-    count = max(0, math.ceil(size))
-    nbytes = context.importer.budget.tensor((count,), start.dtype.itemsize, context.where)
+    start, delta = (context.known(i, "range").reshape(()) for i in (0, 2))
+    count = max(0, math.ceil((end - begin) / step))
+    # Counted in int64 first, whatever the result is.
+    nbytes = context.importer.budget.tensor((count,), 8, context.where)
     context.importer.budget.constant(nbytes, context.where)
     return (start + np.arange(count).astype(start.dtype) * delta).astype(start.dtype)
 
@@ -103,10 +105,10 @@ def _eye_like(context: NodeContext, node: Any) -> Any:
 def _dropout(context: NodeContext, node: Any) -> Any:
     """Pass the blob on; drop elements in training only."""
     training = context.opset >= 12 and context.has(2)
-    if training and bool(context.known(2, "training_mode").reshape(())):
-        ratio = context.known(1, "ratio") if context.has(1) else np.asarray(0.5)
-        if float(ratio.reshape(())) != 0.0:
-            return dropout(context, float(ratio.reshape(())))
+    if training and bool(context.number(2, "training_mode")):
+        ratio = float(context.number(1, "ratio")) if context.has(1) else 0.5
+        if ratio != 0.0:
+            return dropout(context, ratio)
     (kept,) = context.result("identity", context.x())[:1]
     if not context.wants(1):
         return kept

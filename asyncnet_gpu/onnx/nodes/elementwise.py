@@ -49,13 +49,20 @@ def _clip(context: NodeContext, node: Any) -> Any:
         return _clip_by_blobs(context, x, low, high)
     limits = {}
     if low is not None:
-        limits["low"] = low.reshape(())[()].item()
+        limits["low"] = _one(context, low, "min")
     if high is not None:
-        limits["high"] = high.reshape(())[()].item()
+        limits["high"] = _one(context, high, "max")
     if np.dtype(x.dtype).kind in "iu":  # infinity is no integer
         info = np.iinfo(x.dtype)
         limits = {"low": int(info.min), "high": int(info.max), **limits}
     return context.result("clip", x, **limits)
+
+
+def _one(context: NodeContext, value: np.ndarray[Any, Any], what: str) -> Any:
+    if value.size != 1 or value.dtype.kind not in "iuf":
+        context.fail(what, expected="one number", got=f"{value.dtype}{list(value.shape)}",
+                     remedy="The file is broken.")  # fmt: skip
+    return value.reshape(-1)[0].item()
 
 
 def _clip_by_blobs(context: NodeContext, x: Tensor, low: Any, high: Any) -> Any:

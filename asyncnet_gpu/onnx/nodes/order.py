@@ -22,9 +22,8 @@ def _top_k(context: NodeContext, node: Any) -> Any:
 
 def _cumulative(op: str) -> OnnxMapping:
     def build(context: NodeContext, node: Any) -> Any:
-        axis = context.known(1, "axis")
         return context.result(
-            op, context.x(), axis=int(axis.reshape(-1)[0]),
+            op, context.x(), axis=int(context.number(1, "axis")),
             exclusive=bool(context.attr_int("exclusive", 0)),
             reverse=bool(context.attr_int("reverse", 0)),
         )  # fmt: skip
@@ -33,7 +32,7 @@ def _cumulative(op: str) -> OnnxMapping:
 
 
 def _trilu(context: NodeContext, node: Any) -> Any:
-    k = int(context.known(1, "k").reshape(-1)[0]) if context.has(1) else 0
+    k = int(context.number(1, "k")) if context.has(1) else 0
     return context.result("triangle", context.x(), k=k, upper=bool(context.attr_int("upper", 1)))
 
 
@@ -44,7 +43,7 @@ def _einsum(context: NodeContext, node: Any) -> Any:
 def _one_hot(context: NodeContext, node: Any) -> Any:
     """Compare the places with each number: on where equal, off elsewhere."""
     places, values = context.x(0), context.x(2)
-    depth = int(context.known(1, "depth").reshape(-1)[0])
+    depth = int(context.number(1, "depth"))
     context.importer.budget.tensor((*places.shape, depth), 8, context.where)
     rank = len(places.shape) + 1
     axis = context.attr_int("axis", -1)

@@ -24,6 +24,9 @@ def _aligned(context: NodeContext, value: Any, like: Any, axis: int, block: int)
     shape, ndim = list(value.shape), len(like.shape)
     if math.prod(shape) == 1:
         return context.emit("reshape", value, shape=())
+    if not -ndim <= axis < ndim:
+        context.fail("attribute 'axis'", expected=f"{-ndim}..{ndim - 1}", got=axis,
+                     remedy="The file is broken.")  # fmt: skip
     axis %= ndim
     if len(shape) == 1 and not block:
         return context.emit("reshape", value, shape=(-1, *[1] * (ndim - 1 - axis)))
@@ -121,6 +124,9 @@ def _centred(context: NodeContext, value: Any, zero: Any, axis: int, dtype: Any)
     if zero is None:
         return value
     zero = _to(context, zero, dtype)
+    if math.prod(zero.shape) != 1 and not value.shape:
+        context.fail("zero point", expected="one number", got=list(zero.shape),
+                     remedy="The file is broken.")  # fmt: skip
     if math.prod(zero.shape) > 1 and len(zero.shape) == 1:
         after = len(value.shape) - 1 - axis % len(value.shape)
         zero = context.emit("reshape", zero, shape=(-1, *[1] * after))

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from asyncnet_gpu.onnx.context import NodeContext
+from asyncnet_gpu.onnx.limits import MAX_NDIM
 from asyncnet_gpu.ops.base import OnnxMapping
 
 _MODES = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic": "cubic"}
@@ -81,9 +82,12 @@ def _extents(
 
 def _resize(context: NodeContext, node: Any) -> Any:
     x = context.x()
-    rank = len(x.shape)
+    rank = context.axes(x, "input", 1, MAX_NDIM)
     axes = [a % rank for a in context.attr_ints("axes", tuple(range(rank)))]
     scales: Any = _floats(context, 2, "scales")
+    if scales is not None and len(scales) != len(axes):
+        context.fail("scales", expected=f"{len(axes)} numbers", got=len(scales),
+                     remedy="The file is broken.")  # fmt: skip
     if scales is None:
         wanted = context.known_ints(3, "sizes")
         if len(wanted) != len(axes) or 0 in x.shape:

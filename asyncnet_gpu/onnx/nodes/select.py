@@ -20,12 +20,20 @@ def _non_zero(context: NodeContext, node: Any) -> Any:
     return np.asarray(np.nonzero(x), np.int64)
 
 
+def _check_axis(context: NodeContext, axis: int, value: Any) -> None:
+    rank = len(value.shape)
+    if not -rank <= axis < rank:
+        context.fail("attribute 'axis'", expected=f"{-rank}..{rank - 1}", got=axis,
+                     remedy="The file is broken.")  # fmt: skip
+
+
 def _compress(context: NodeContext, node: Any) -> Any:
     data = context.x(0)
     keep = np.flatnonzero(context.known(1, "condition"))
     axis = context.attr_int("axis", None)
     if axis is None:
         data, axis = context.emit("reshape", data, shape=(-1,)), 0
+    _check_axis(context, axis, data)
     if keep.size and keep[-1] >= data.shape[axis]:
         context.fail("condition", expected=f"at most {data.shape[axis]} elements",
                      got=int(keep[-1]) + 1, remedy="The file is broken.")  # fmt: skip
@@ -34,6 +42,8 @@ def _compress(context: NodeContext, node: Any) -> Any:
 
 def _unique(context: NodeContext, node: Any) -> Any:
     x, axis = context.known(0, "number of different elements"), context.attr_int("axis", None)
+    if axis is not None:
+        _check_axis(context, axis, x)
     found, first, inverse, counts = np.unique(x, True, True, True, axis=axis)
     inverse = inverse.reshape(-1)
     if not context.attr_int("sorted", 1):
@@ -76,9 +86,19 @@ def _kept(boxes: Any, scores: Any, most: int, overlap: float, least: float) -> l
 
 def _non_max_suppression(context: NodeContext, node: Any) -> Any:
     boxes, scores = context.known(0, "number of boxes"), context.known(1, "number of boxes")
+    context.axes(boxes, "boxes", 3)
+    context.axes(scores, "scores", 3)
+    count, most_work = boxes.shape[1], context.importer.budget.limits.max_fold_flops
+    if boxes.shape[2] != 4 or (scores.shape[0], scores.shape[2]) != boxes.shape[:2]:
+        context.fail("boxes and scores", expected="(batch, boxes, 4) and (batch, classes, boxes)",
+                     got=f"{list(boxes.shape)} and {list(scores.shape)}",
+                     remedy="The file is broken.")  # fmt: skip
+    if scores.shape[0] * scores.shape[1] * count**2 > most_work:
+        context.fail("number of boxes", expected=f"at most {most_work:g} comparisons", got=count,
+                     remedy="Suppress after the net instead.")  # fmt: skip
 
     def number(index: int, default: float) -> Any:
-        return context.known(index, "limit").reshape(-1)[0] if context.has(index) else default
+        return context.number(index, f"input {index}") if context.has(index) else default
 
     most, overlap = int(number(2, 0)), float(number(3, 0.0))
     least = float(number(4, -np.inf))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from asyncnet_gpu.onnx.context import NodeContext
+from asyncnet_gpu.onnx.limits import MAX_NDIM
 from asyncnet_gpu.onnx.nodes.shape import split_sizes
 from asyncnet_gpu.ops.base import OnnxMapping
 
@@ -63,15 +64,18 @@ def _join(context: NodeContext, node: Any) -> Any:
 def _split(context: NodeContext, node: Any) -> Any:
     data = context.x()
     axis = context.attr_int("axis", 0) % max(1, len(data.shape))
+    context.axes(data, "input", 1, MAX_NDIM)
     extent = data.shape[axis]
     keeps = True
     if context.has(1):
         sizes = context.known_ints(1, "split")
         if not context.known(1, "split").shape:  # a single size for all parts
             size = max(1, sizes[0])
+            context.importer.budget.loop(extent // size, context.where)
             sizes = tuple(min(size, extent - at) for at in range(0, extent, size))
     else:
         keeps = bool(context.attr_int("keepdims", 1))
+        context.importer.budget.loop(extent, context.where)
         sizes = split_sizes(context, extent, extent)
     context.importer.budget.loop(len(sizes), context.where)
     if not sizes:
@@ -89,6 +93,9 @@ def _sequence_map(context: NodeContext, node: Any) -> Any:
     items = context.sequence()
     context.importer.budget.loop(len(items), context.where)
     rows = []
+    if len(names) != context.n_inputs:
+        context.fail("attribute 'body'", expected=f"{context.n_inputs} inputs", got=len(names),
+                     remedy="The file is broken.")  # fmt: skip
     for i in range(len(items)):
         values = [context.value(k) for k in range(context.n_inputs)]
         given = [v[i] if isinstance(v, list) else v for v in values]

@@ -74,9 +74,9 @@ def _expand(context: NodeContext, node: Any) -> Any:
 
 def _tile(context: NodeContext, node: Any) -> Any:
     if context.opset < 6:
-        data, axis = context.x(), int(context.known(2, "axis").item())
+        data, axis = context.x(), int(context.number(2, "axis"))
         repeats = [1] * len(data.shape)
-        repeats[axis] = int(context.known(1, "tiles").item())
+        repeats[axis] = int(context.number(1, "tiles"))
         return context.result("tile", data, repeats=tuple(repeats))
     return context.result("tile", context.x(), repeats=context.known_ints(1, "repeats"))
 
@@ -89,7 +89,11 @@ def _pad(context: NodeContext, node: Any) -> Any:
         pads = _listed(context, 1, "pads")
     value: Any = context.attr_float("value", 0.0)
     if context.has(2):
-        value = context.known(2, "constant_value").reshape(())[()]
+        value = context.known(2, "constant_value")
+        if value.size != 1:
+            context.fail("constant_value", expected="one value", got=list(value.shape),
+                         remedy="The file is broken.")  # fmt: skip
+        value = value.reshape(())[()]
     axes = context.known_ints(3, "axes") if context.has(3) else None
     mode = context.attr_str("mode", "constant")
     return context.result("pad", data, pads=pads, mode=mode, value=value, axes=axes)
@@ -99,8 +103,17 @@ def _concat(context: NodeContext, node: Any) -> Any:
     return context.result("concat", *context.tensors(), axis=context.attr_int("axis", 1))
 
 
+def _block_size(context: NodeContext) -> int:
+    block: int = context.attr_int("blocksize")
+    if not 0 < block < 2**31:
+        context.fail("attribute 'blocksize'", expected="a positive number", got=block,
+                     remedy="The file is broken.")  # fmt: skip
+    return block
+
+
 def _depth_to_space(context: NodeContext, node: Any) -> Any:
-    data, block = context.x(), context.attr_int("blocksize")
+    data, block = context.x(), _block_size(context)
+    context.axes(data, "input", 3, 5)
     batch, channels, *space = data.shape
     mode = context.attr_str("mode", "DCR")
     n = len(space)
@@ -122,7 +135,8 @@ def _depth_to_space(context: NodeContext, node: Any) -> Any:
 
 
 def _space_to_depth(context: NodeContext, node: Any) -> Any:
-    data, block = context.x(), context.attr_int("blocksize")
+    data, block = context.x(), _block_size(context)
+    context.axes(data, "input", 4)
     batch, channels, height, width = data.shape
     shape = (batch, channels, height // block, block, width // block, block)
     axes = (0, 3, 5, 1, 2, 4)
@@ -137,7 +151,11 @@ def _center_crop_pad(context: NodeContext, node: Any) -> Any:
     data = context.x()
     wanted = context.known_ints(1, "shape")
     axes = context.attr_ints("axes", tuple(range(len(data.shape))))
-    axes = [a % len(data.shape) for a in axes]
+    rank = len(data.shape)
+    if len(axes) != len(wanted) or not all(-rank <= a < rank for a in axes):
+        context.fail("attribute 'axes'", expected=f"{len(wanted)} of {rank} axes", got=axes[:20],
+                     remedy="The file is broken.")  # fmt: skip
+    axes = [a % rank for a in axes]
     for axis, extent in zip(axes, wanted, strict=True):
         have = data.shape[axis]
         if have > extent:

@@ -15,7 +15,7 @@ _MODES = {"linear": "linear", "bilinear": "linear", "nearest": "nearest", "cubic
 
 
 def _number(context: NodeContext, index: int, what: str) -> int | None:
-    return int(context.known(index, what).reshape(-1)[0]) if context.has(index) else None
+    return int(context.number(index, what)) if context.has(index) else None
 
 
 def _dft(context: NodeContext, node: Any) -> Any:
@@ -32,7 +32,10 @@ def _dft(context: NodeContext, node: Any) -> Any:
 def _stft(context: NodeContext, node: Any) -> Any:
     """Gather the frames, weigh them by the window, transform each."""
     signal, step = context.x(0), _number(context, 1, "frame_step")
+    context.axes(signal, "signal", 2, 3)
     window = context.maybe(2)
+    if window is not None:
+        context.axes(window, "window", 1)
     length = _number(context, 3, "frame_length")
     if length is None:
         length = window.shape[0] if window is not None else signal.shape[1]
@@ -53,9 +56,12 @@ def _stft(context: NodeContext, node: Any) -> Any:
 
 def _mel_weights(context: NodeContext, node: Any) -> Any:
     """Triangles of equal width on the mel scale (2595 * log10(1 + f / 700))."""
-    n_mel, length, rate, low, high = (context.known(i, "mel").reshape(-1)[0] for i in range(5))
+    n_mel, length, rate, low, high = (context.number(i, f"input {i}") for i in range(5))
     dtype = element_dtype(context.attr_int("output_datatype", 1), context.where)
     n_bins, n = int(length) // 2 + 1, int(n_mel)
+    if not 0 < n <= 2**16 or rate <= 0 or length < 1:
+        context.fail("inputs", expected=f"1 to {2**16} bands, a length and a rate", remedy="The"
+                     " file is broken.", got=(n_mel, length, rate))  # fmt: skip
     context.importer.budget.constant(
         context.importer.budget.tensor((n_bins, n + 2), 8, context.where), context.where
     )
