@@ -163,6 +163,7 @@ def test_layout_has_a_bar_for_every_step_and_an_arrow_for_every_wait(timeline: T
         ("L.duration(999.6)", "1000 µs"),
         ("L.duration(12.34)", "12.3 µs"),
         ("L.bytesText(1536)", "1.5 KiB"),
+        ("L.shortened('tower0.product2', 8)", "tower…ct2"),
         ("L.zoomed({start: 0, end: 100}, {start: 0, end: 100}, 50, 0.5)", {"start": 25, "end": 75}),
         ("L.zoomed({start: 25, end: 75}, {start: 0, end: 100}, 25, 9)", {"start": 0, "end": 100}),
         ("L.clamped({start: -20, end: 30}, {start: 0, end: 100})", {"start": 0, "end": 50}),

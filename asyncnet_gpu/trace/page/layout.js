@@ -98,6 +98,12 @@ function duration(us) {
   return `${Number((us / scale).toPrecision(3))} ${unit}`;
 }
 
+// The beginning and the end of a name: what tells names apart stands at either.
+function shortened(words, letters) {
+  const head = Math.ceil(letters * 0.6);
+  return `${words.slice(0, head)}…${words.slice(words.length - (letters - head))}`;
+}
+
 function bytesText(n) {
   const units = ["B", "KiB", "MiB", "GiB"];
   let i = 0;
@@ -134,6 +140,7 @@ function barAt(bars, toX, x, y) {
 if (typeof module !== "undefined") {
   module.exports = {
     makeLanes, makeBars, makeHostBars, makeArrows, extent, ticks, timeText, duration, bytesText,
+    shortened,
     zoomed, clamped, barAt,
   };
 }

@@ -283,10 +283,12 @@
     pen.fillStyle = colour;
     let shown = words;
     if (pen.measureText(shown).width > room) {
-      const each = pen.measureText(words).width / words.length;
-      shown = words.slice(0, Math.max(0, Math.floor(room / each) - 1));
-      while (shown && pen.measureText(`${shown}…`).width > room) shown = shown.slice(0, -1);
-      shown = shown.length > 1 ? `${shown}…` : "";
+      let letters = Math.floor((room * words.length) / pen.measureText(words).width);
+      do {
+        letters -= 1;
+        shown = shortened(words, letters);
+      } while (letters > 2 && pen.measureText(shown).width > room);
+      if (letters <= 2) shown = "";
     }
     pen.textBaseline = "middle";
     if (shown) pen.fillText(shown, x, y);
