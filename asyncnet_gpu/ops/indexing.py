@@ -36,7 +36,10 @@ def check_index_dtype(indices: TensorSpec, *, where: str) -> None:
              remedy="Use net.cast first.")  # fmt: skip
 
 
-def _check_range(indices: Any, extent: int, where: str) -> None:
+def _check_range(indices: Any, unsigned: Any, extent: int, where: str) -> None:
+    # Read as unsigned, a negative index is huge: one pass finds that all is well, as it mostly is.
+    if unsigned.max() < extent:
+        return
     low, high = indices.min(), indices.max()
     if low < -extent or high >= extent:
         raise IndexError(
@@ -54,7 +57,8 @@ def range_checks(xp: Any, indices: Any, extent: int, *, where: str) -> list[Laun
     """Return the step that raises IndexError for a bad index: on the CPU only, see above."""
     if xp is not np or not indices.size:
         return []
-    return [partial(_check_range, indices, extent, where)]
+    unsigned = indices.view(f"u{indices.dtype.itemsize}")
+    return [partial(_check_range, indices, unsigned, extent, where)]
 
 
 def element_strides(shape: Sequence[int]) -> tuple[int, ...]:
