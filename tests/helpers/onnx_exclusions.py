@@ -38,7 +38,6 @@ EXCLUSIONS = (
     Exclusion(
         r"test_gradient_of_.*", "a preview operator: gradients are taken of nets, not in files"
     ),
-    Exclusion(r"test_ai_onnx_ml_tree_ensemble_.*", "decision trees are not supported"),
     Exclusion(
         r"test_dft_inverse(_opset19)?",
         "the expected values are 1.9e-7 off 0, by NumPy's transform in float32; ours sums exactly",
