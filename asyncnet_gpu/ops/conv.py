@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from asyncnet_gpu.ops.base import (
     f32,
     same_dtype,
 )
-from asyncnet_gpu.ops.conv_bind import bind_conv, conv_scratch
+from asyncnet_gpu.ops.conv_bind import bind_conv, conv_scratch, nothing_more
 from asyncnet_gpu.ops.conv_kernel import conv_launches
 from asyncnet_gpu.ops.conv_shape import conv_shape
 from asyncnet_gpu.ops.strided import nothing
@@ -50,9 +52,16 @@ def _make_scratch(where: str, n_spatial: int | None) -> Callable[[Specs, Specs, 
     return scratch
 
 
+#: Operators that a convolution can end with: one NumPy function or two, for any strides.
+FINISHERS = frozenset({"relu", "clip"})
+
+_N_SPATIAL = {"conv": None, "conv1d": 1, "conv2d": 2, "conv3d": 3}
+
+
 def _make_bind(
-    where: str, n_spatial: int | None
-) -> Callable[[Any, Arrays, Arrays, Attrs, Arrays], Launch]:
+    where: str, n_spatial: int | None,
+    after: Callable[[Any, Any], Sequence[Launch]] | None = None,
+) -> Callable[[Any, Arrays, Arrays, Attrs, Arrays], Launch]:  # fmt: skip
     def bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
         (out,) = outs
         if not out.size:
@@ -62,9 +71,31 @@ def _make_bind(
             # A CUDA node whose layout has no kernel brings its own temporaries, once.
             wanted = conv_scratch(shape, out.dtype)
             scratch = [xp.empty(s.shape, s.dtype) for s in wanted]
-        return bind_conv(xp, ins, out, shape, scratch)
+        finish = nothing_more if after is None else partial(after, xp)
+        return bind_conv(xp, ins, out, shape, scratch, finish)
 
     return bind
+
+
+def _finishing(op: Op, attrs: Attrs) -> Callable[[Any, Any], Sequence[Launch]]:
+    """Return what carries out an elementwise operator in place on a block of an output."""
+    return lambda xp, block: [op.bind(xp, [block], [block], attrs, ())]
+
+
+def finished_conv(conv: Op, op: Op, attrs: Attrs) -> Op:
+    """Return a convolution that ends with `op` (of `FINISHERS`), block by block.
+
+    Its kind is that of both, and it has the attributes of the convolution.
+    """
+    n_spatial = _N_SPATIAL[conv.name]
+    reference = conv.reference
+    return replace(
+        conv,
+        kind=conv.kind + op.kind,
+        bind=_make_bind(conv.name, n_spatial, _finishing(op, attrs)),
+        reference=lambda ins, own: op.reference(reference(ins, own), attrs),
+        kernel=None,
+    )
 
 
 def _make_kernel(

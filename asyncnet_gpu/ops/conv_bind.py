@@ -18,7 +18,9 @@ networks for document processing", IWFHR 2006, section 3.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,6 +39,20 @@ from asyncnet_gpu.specs import TensorSpec
 #: measured best on a core with 2 MiB of second-level cache; narrower products waste BLAS's time.
 BLOCK_BYTES = 1 << 20
 _FEWEST_COLUMNS = 512
+
+#: A pointwise product is cut into blocks of about this size where something follows it.
+_FINISHED_BYTES = 1 << 19
+
+#: More images and groups than this go into one batched product.
+_MOST_PRODUCTS = 16
+
+#: What is done to each block of the output, last of all, while it is in the cache.
+Finish = Callable[[Any], Sequence[Launch]]
+
+
+def nothing_more(block: Any) -> Sequence[Launch]:
+    """Nothing follows the convolution."""
+    return ()
 
 
 # -- how the work is cut into blocks ---------------------------------------------------------
@@ -112,6 +128,12 @@ def _packed(xp: Any, array: Any) -> tuple[Any, list[Launch]]:
     return packed, [partial(xp.copyto, packed, array)]
 
 
+def _innermost_stride(array: Any) -> int:
+    """Return the stride of the last axis that is longer than 1, in bytes."""
+    longer = [s for s, e in zip(array.strides, array.shape, strict=True) if e > 1]
+    return int(longer[-1]) if longer else int(array.dtype.itemsize)
+
+
 def _bias_step(xp: Any, target: Any, bias: Any) -> list[Launch]:
     """Return the step that adds the bias to `target`, whose channels lie on axis 1."""
     if bias is None:
@@ -119,27 +141,41 @@ def _bias_step(xp: Any, target: Any, bias: Any) -> list[Launch]:
     return [partial(xp.add, target, bias[(slice(None),) + (None,) * (target.ndim - 2)], target)]
 
 
-def _bind_pointwise(xp: Any, ins: Arrays, out: Any, shape: ConvShape) -> Launch:
+def _bind_pointwise(xp: Any, ins: Arrays, out: Any, shape: ConvShape, finish: Finish) -> Launch:
     x, pack_x = _packed(xp, ins[0])
     w, pack_w = _packed(xp, ins[1])
     pixels = x.reshape(shape.n, shape.groups, shape.c, shape.positions)
     matrix = w.reshape(shape.groups, shape.m, shape.c)
     product = out.reshape(shape.n, shape.groups, shape.m, shape.positions)
-    if shape.n == shape.groups == 1:
-        matrix, pixels, product = matrix[0], pixels[0, 0], product[0, 0]
     bias = ins[2] if len(ins) > 2 else None
-    multiply = partial(xp.matmul, matrix, pixels, out=product)
-    return launch_all([*pack_x, *pack_w, multiply, *_bias_step(xp, out, bias)])
+    steps = [*pack_x, *pack_w]
+    if shape.n * shape.groups > _MOST_PRODUCTS:
+        steps.append(partial(xp.matmul, matrix, pixels, out=product))
+        return launch_all([*steps, *_bias_step(xp, out, bias), *finish(out)])
+    # Blocks of columns: bias and what follows find the block in the cache.
+    size = max(_FEWEST_COLUMNS, _FINISHED_BYTES // (shape.m * out.dtype.itemsize))
+    if bias is None and finish is nothing_more:
+        size = shape.positions
+    for image, group in itertools.product(range(shape.n), range(shape.groups)):
+        own = None if bias is None else bias[group * shape.m : (group + 1) * shape.m]
+        for part in _parts(shape.positions, size):
+            goal = product[image, group][:, part]
+            steps.append(partial(xp.matmul, matrix[group], pixels[image, group][:, part], out=goal))
+            steps += _bias_step(xp, goal[None], own)
+            steps += finish(goal)
+    return launch_all(steps)
 
 
 class _Im2col:
     """State of one binding: buffers, and the steps made so far."""
 
-    def __init__(self, xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays) -> None:
-        self.xp, self.shape, self.out = xp, shape, out
+    def __init__(
+        self, xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays, finish: Finish
+    ) -> None:
+        self.xp, self.shape, self.out, self.finish = xp, shape, out, finish
         pack_x: list[Launch] = []
         self.x = ins[0]
-        if self.x.strides[-1] != self.x.dtype.itemsize:
+        if _innermost_stride(self.x) != self.x.dtype.itemsize:
             # Rows of windows would be read element by element, once for each tap.
             self.x, pack_x = _packed(xp, self.x)
         self.bias = ins[2] if len(ins) > 2 else None
@@ -210,6 +246,7 @@ class _Im2col:
         self.steps += _bias_step(xp, total, bias)
         if total is not goal:
             self.steps.append(partial(xp.copyto, goal, total, casting="same_kind"))
+        self.steps += self.finish(goal)
 
 
 def _border_fills(padded: Any, window: Window) -> list[Launch]:
@@ -234,15 +271,17 @@ def _as_products(goal: Any, sizes: tuple[int, ...]) -> Any:
     return type(goal)(sizes, goal.dtype, goal.data, strides)
 
 
-def _bind_filter(xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays) -> Launch:
+def _bind_filter(
+    xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays, finish: Finish
+) -> Launch:
     x, pack_x = _packed(xp, ins[0])
     steps = filter_steps(xp, x, ins[1], out, shape, scratch)
     bias = ins[2] if len(ins) > 2 else None
-    return launch_all([*pack_x, *steps, *_bias_step(xp, out, bias)])
+    return launch_all([*pack_x, *steps, *_bias_step(xp, out, bias), *finish(out)])
 
 
 def _bind_shifted(
-    xp: Any, ins: Arrays, out: Any, shape: ConvShape, way: Shift, scratch: Arrays
+    xp: Any, ins: Arrays, out: Any, shape: ConvShape, way: Shift, scratch: Arrays, finish: Finish
 ) -> Launch:
     x, pack_x = ins[0], list[Launch]()
     if not shape.window.padded:  # else it is copied in any case
@@ -256,6 +295,7 @@ def _bind_shifted(
             for rows in _parts(shape.window.out[0], work.rows):
                 goal = work.add_block(flat, image, groups, rows)
                 work.steps += _bias_step(xp, goal[None], None if bias is None else bias[channels])
+                work.steps += finish(goal)
     return launch_all([*pack_x, *work.steps])
 
 
@@ -263,16 +303,18 @@ def _parts(extent: int, size: int) -> list[slice]:
     return [slice(first, min(first + size, extent)) for first in range(0, extent, size)]
 
 
-def bind_conv(xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays) -> Launch:
+def bind_conv(
+    xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays, finish: Finish = nothing_more
+) -> Launch:
     """Return the launch of a convolution; `scratch` is as `conv_scratch` says."""
     if not scratch:
-        return _bind_pointwise(xp, ins, out, shape)
+        return _bind_pointwise(xp, ins, out, shape, finish)
     if is_filter(shape, out.dtype):
-        return _bind_filter(xp, ins, out, shape, scratch)
+        return _bind_filter(xp, ins, out, shape, scratch, finish)
     way = choose(shape, out.dtype)
     if way is not None:
-        return _bind_shifted(xp, ins, out, shape, way, scratch)
-    work = _Im2col(xp, ins, out, shape, scratch)
+        return _bind_shifted(xp, ins, out, shape, way, scratch, finish)
+    work = _Im2col(xp, ins, out, shape, scratch, finish)
     for images in _parts(shape.n, work.blocks.images):
         for groups in _parts(shape.groups, work.blocks.groups):
             source = work.source(images, groups)

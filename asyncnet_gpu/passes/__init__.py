@@ -6,6 +6,7 @@ from asyncnet_gpu.graph import Graph
 from asyncnet_gpu.passes.affine import fold_affine
 from asyncnet_gpu.passes.chains import join_chains
 from asyncnet_gpu.passes.constants import fold_constants
+from asyncnet_gpu.passes.finish import finish_convolutions
 from asyncnet_gpu.passes.inplace import share_dying_inputs
 from asyncnet_gpu.passes.prune import drop_dead_nodes
 
@@ -25,5 +26,6 @@ def run_passes(graph: Graph, device_kind: str = "") -> Graph:
     graph = drop_dead_nodes(graph)
     graph = fold_affine(graph)
     if device_kind == "cpu":
+        graph = finish_convolutions(graph)
         graph = join_chains(graph)
     return share_dying_inputs(graph)
