@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -45,6 +44,7 @@ class BoundPlan:
         self.arrays: dict[str, Array] = {}
         self._bound_inputs: dict[str, Array] = {}
         self._index_inputs()
+        self._outputs_of = self._index_outputs()
         for name, blob in plan.graph.blobs.items():
             if plan.graph.storages[blob.storage].kind != "input":
                 self.arrays[name] = self._place(name)
@@ -128,9 +128,39 @@ class BoundPlan:
             self.launches[index] = self._bind(index)
         return list(steps)
 
-    def outputs(self) -> dict[str, Any]:
-        """Return fresh copies of the output blobs: the next run overwrites the slot's own."""
-        return {key: self.arrays[name].copy() for key, name in self.plan.graph.outputs.items()}
+    def outputs(self, copied: Mapping[str, Array]) -> dict[str, Array]:
+        """Return fresh copies of the output blobs: the next run overwrites the slot's own.
+
+        Parameters
+        ----------
+        copied
+            Those that `outputs_of` has copied already.
+        """
+        return {
+            key: copied[key] if key in copied else self.arrays[name].copy()
+            for key, name in self.plan.graph.outputs.items()
+        }
+
+    def outputs_of(self, stream: int) -> dict[str, Array]:
+        """Return copies of the outputs that a stream alone writes; it has ended."""
+        return {key: self.arrays[name].copy() for key, name in self._outputs_of.get(stream, ())}
+
+    def _index_outputs(self) -> dict[int, list[tuple[str, str]]]:
+        """Find, for each stream, key and blob of the outputs that it alone writes."""
+        graph = self.plan.graph
+        writer: dict[int, int] = {}
+        for step in self.plan.steps:
+            for name in graph.nodes[step.node].writes:
+                storage = graph.blobs[name].storage
+                # Written by several streams (-1): nobody may copy it before all have ended.
+                first = writer.setdefault(storage, step.stream)
+                writer[storage] = step.stream if first == step.stream else -1
+        found: dict[int, list[tuple[str, str]]] = {}
+        for key, name in graph.outputs.items():
+            stream = writer.get(graph.blobs[name].storage, -1)
+            if stream >= 0:
+                found.setdefault(stream, []).append((key, name))
+        return found
 
     def poison(self) -> None:
         """Fill everything a run should write before it reads, so that a missing wait shows."""

@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, final
 
 import numpy as np
@@ -33,6 +34,7 @@ class CpuProgram(AbstractProgram):
         self._current: Execution | None = None
         self._on_done: Callable[[], None] | None = None
         self._tokens: list[int] = []
+        self._copied: dict[str, Any] = {}
         self._done = _thread.allocate_lock()
         self._done.acquire()
         self._workers: dict[int, _Worker] = {}
@@ -91,7 +93,7 @@ class CpuProgram(AbstractProgram):
             # The caller works one lane off itself: one thread switch less.
             if not lanes[0].run(execution):
                 return False
-            self._lane_ended(execution)
+            self._lane_ended(lanes[0], execution)
         elif not lanes:
             self._finish(execution)
         limit_s = self.options.timeout_s if timeout_s is None else timeout_s
@@ -137,7 +139,14 @@ class CpuProgram(AbstractProgram):
             for step, lane in self._lane_of.items():
                 lane.instructions[lane.positions[step]] = self._bound.launches[step]
 
-    def _lane_ended(self, execution: Execution) -> None:
+    def _lane_ended(self, lane: Lane, execution: Execution) -> None:
+        # Each lane copies what it made, so that the copies overlap as well.
+        if not self.hurt:
+            try:
+                self._copied.update(self._bound.outputs_of(lane.stream))
+            except MemoryError as error:
+                with self._lock:
+                    execution.fail(-1, error)
         # list.pop is one atomic step of the interpreter: exactly one lane draws the 0.
         if self._tokens.pop() == 0:
             on_done = self._on_done
@@ -156,7 +165,8 @@ class CpuProgram(AbstractProgram):
                     lane.recorder.read(execution)
                     lane.recorder = None
         if not execution.errors and not execution.cancelled:
-            execution.outputs = self._bound.outputs()
+            execution.outputs = self._bound.outputs(self._copied)
+        self._copied = {}
 
     def _adversary(self, execution: Execution) -> None:
         assert self.options.adversary_seed is not None
@@ -211,7 +221,9 @@ class CpuProgram(AbstractProgram):
         worker = self._workers.get(lane.stream)
         if worker is None:
             device = self.plan.streams[lane.stream].device
-            worker = _Worker(lane, self._lane_ended, f"asyncnet-cpu:{device}/{lane.stream}")
+            worker = _Worker(
+                lane, partial(self._lane_ended, lane), f"asyncnet-cpu:{device}/{lane.stream}"
+            )
             self._workers[lane.stream] = worker
         return worker
 
