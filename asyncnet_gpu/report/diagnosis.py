@@ -284,14 +284,14 @@ def _why_slower(times: Times, step: int) -> str:
 
 
 def _gaps(times: Times, path: Sequence[Link]) -> list[Cause]:
-    host_s = sum(link.host_s for link in path)
+    host_s = max(0.0, sum(link.host_s for link in path) - times.tracing_s)
     locked_s = sum(times.locked_out_s(link) for link in path if link.handoff_s > 0)
     handoff_s = sum(link.handoff_s for link in path) - locked_s
     n_handoffs = max(1, sum(link.handoff_s > 0 for link in path))
     launch_us, handoff_us = 1e6 * host_s / max(1, len(path)), 1e6 * handoff_s / n_handoffs
     if times.on_host:
         launch = (
-            f"{launch_us:.1f} us of Python between two steps (some 2 of them for tracing)",
+            f"{launch_us:.1f} us of Python between two steps",
             "Fewer, larger steps: the interpreter needs its time for each.",
         )
         handoff = (

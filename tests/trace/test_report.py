@@ -62,12 +62,12 @@ def make(net: ag.AsyncNet, model: DeviceModel, kind: str = "sim", **options: Any
     return make_plan(graph, device_kind=kind, model=model, **options)
 
 
-def simulated(plan: Plan, model: DeviceModel) -> Report:
+def simulated(plan: Plan, model: DeviceModel, untraced_s: float | None = None) -> Report:
     execution = Execution({}, slices=[])
     SimBackend(model).program(plan, {}, ProgramOptions()).execute(execution, None)
     timeline = Timeline(plan, model)
     timeline.add(0, execution)
-    return report_timeline(timeline)
+    return report_timeline(timeline, untraced_s=untraced_s)
 
 
 def made_up(
@@ -158,6 +158,19 @@ def test_a_device_that_one_kernel_fills() -> None:
     report = simulated(plan, replace(GPU, lanes=1))
     assert report.limit.kind == kinds.FULL
     assert simulated(plan, GPU).limit.kind != kinds.FULL
+
+
+def test_what_tracing_costs_the_host_is_not_counted() -> None:
+    plan = make(branches(4, 10, (64,)), GPU)
+    slow = replace(GPU, launch_s=50e-6)
+    traced = simulated(plan, slow)
+    lost_s = next(c.lost_s for c in traced.causes if c.kind == kinds.LAUNCH)
+    without = simulated(plan, slow, untraced_s=traced.elapsed_s - 0.5 * lost_s)
+    assert next(c.lost_s for c in without.causes if c.kind == kinds.LAUNCH) == pytest.approx(
+        0.5 * lost_s
+    )
+    assert without.achieved > traced.achieved
+    assert kinds.LAUNCH not in {c.kind for c in simulated(plan, slow, untraced_s=0.0).causes}
 
 
 def test_copies_between_devices() -> None:
