@@ -86,6 +86,24 @@ def _padded_extent(window: Window) -> tuple[int, ...]:
     )
 
 
+def _phases(window: Window) -> int:
+    """Return into how many phases rows are sorted before windows are read, 1 for none.
+
+    With a step of s every s-th element of a row belongs to one phase, in which the reads of a tap
+    are neighbours. Measured: 1.1 to 1.5 times faster for kernels of 5 and 7 with steps of 2, and
+    slower where windows overlap less.
+    """
+    step = window.strides[-1]
+    return step if window.kernel[-1] > 2 * step and window.dilations[-1] == 1 else 1
+
+
+def _copy_extent(window: Window) -> tuple[int, ...]:
+    """Extents of the copy of the input: padded, and its rows sorted by phase."""
+    *lead, last = _padded_extent(window)
+    phases = _phases(window)
+    return (*lead, last) if phases == 1 else (*lead, phases, -(-last // phases))
+
+
 def _work_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     # float16 is summed in float32, for precision and because NumPy has no BLAS for it.
     return np.dtype(np.float32) if dtype == np.float16 else dtype
@@ -94,8 +112,8 @@ def _work_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def conv_scratch(shape: ConvShape, dtype: np.dtype[Any]) -> Specs:
     """Temporaries that a convolution with outputs needs outside of a kernel.
 
-    Columns; the padded input where windows reach beyond it; for float16 the weights and a block of
-    the output in float32.
+    Columns; a copy of the input where windows reach beyond it or its rows are sorted; for float16
+    the weights and a block of the output in float32.
     """
     work = _work_dtype(dtype)
     if shape.pointwise and work == dtype:
@@ -109,15 +127,15 @@ def conv_scratch(shape: ConvShape, dtype: np.dtype[Any]) -> Specs:
     positions = blocks.rows * (shape.positions // window.out[0])
     channels = blocks.groups * shape.c
     specs = [TensorSpec((blocks.images * channels * shape.taps * positions,), work)]
-    if window.padded:
-        specs.append(TensorSpec((blocks.images, channels, *_padded_extent(window)), work))
+    if window.padded or _phases(window) > 1:
+        specs.append(TensorSpec((blocks.images, channels, *_copy_extent(window)), work))
     if work != dtype:
         specs.append(TensorSpec((shape.groups * shape.m, shape.c, *window.kernel), work))
         specs.append(TensorSpec((blocks.images * blocks.groups * shape.m * positions,), work))
     return tuple(specs)
 
 
-# -- the two ways ----------------------------------------------------------------------------
+# -- the ways ----------------------------------------------------------------------------
 
 
 def _packed(xp: Any, array: Any) -> tuple[Any, list[Launch]]:
@@ -182,7 +200,8 @@ class _Im2col:
         buffers = iter(scratch)
         self.columns = next(buffers)
         self.blocks = _blocks(shape, self.columns.dtype.itemsize)
-        self.padded = next(buffers) if shape.window.padded else None
+        self.phases = _phases(shape.window)
+        self.copy: Any = next(buffers) if shape.window.padded or self.phases > 1 else None
         w, self.wide_out = next(buffers, None), next(buffers, None)
         self.steps: list[Launch] = []
         if w is None:
@@ -191,41 +210,74 @@ class _Im2col:
             self.steps.append(partial(xp.copyto, w, ins[1]))
         self.steps = [*pack_x, *self.steps]
         self.matrix = w.reshape(shape.groups, shape.m, shape.c * shape.taps)
-        if self.padded is not None:
-            self.steps += _border_fills(self.padded, shape.window)
+        if shape.window.padded and self.phases > 1:
+            self.steps.append(partial(self.copy.fill, 0))
+        elif shape.window.padded:
+            self.steps += _border_fills(self.copy, shape.window)
 
     def source(self, images: slice, groups: slice) -> Any:
-        """Return the input of a block, padded where windows reach beyond it."""
+        """Return the input of a block: padded where windows reach beyond it, sorted by phase."""
         channels = slice(groups.start * self.shape.c, groups.stop * self.shape.c)
         part = self.x[images, channels]
-        if self.padded is None:
+        if self.copy is None:
             return part
         window = self.shape.window
-        whole = self.padded[: part.shape[0], : part.shape[1]]
+        whole = self.copy[: part.shape[0], : part.shape[1]]
         inner = [slice(b, b + e) for b, e in zip(window.begin, window.extent, strict=True)]
-        middle = whole[(slice(None), slice(None), *inner)]
-        self.steps.append(partial(self.xp.copyto, middle, part))
+        if self.phases == 1:
+            middle = whole[(slice(None), slice(None), *inner)]
+            self.steps.append(partial(self.xp.copyto, middle, part))
+            return whole
+        begin = window.begin[-1]
+        for phase in range(self.phases):
+            first = max(0, -((phase - begin) // self.phases))
+            start = first * self.phases + phase - begin
+            read = part[..., start :: self.phases]
+            places = slice(first, first + read.shape[-1])
+            goal = whole[..., phase, :][(slice(None), slice(None), *inner[:-1], places)]
+            self.steps.append(partial(self.xp.copyto, goal, read))
         return whole
 
-    def view(self, source: Any, rows: slice) -> Any:
-        """Return (images, c, *kernel, *out) of a source: (k, o) lies at stride*o + dilation*k."""
+    def views(self, source: Any, rows: slice) -> list[tuple[slice, Any]]:
+        """Return (images, c, *kernel, *out) of a source: (k, o) lies at stride*o + dilation*k.
+
+        In parts: some taps of the last axis, and what they read.
+        """
         window = self.shape.window
-        source = source[:, :, rows.start * window.strides[0] :]
+        if self.phases == 1:
+            return [(slice(None), self.view(source, rows, window.kernel[-1], window.strides[-1]))]
+        parts = []
+        for phase in range(self.phases):
+            taps = -(-(window.kernel[-1] - phase) // self.phases)
+            view = self.view(source[..., phase, :], rows, taps, 1)
+            parts.append((slice(phase, None, self.phases), view))
+        return parts
+
+    def view(self, source: Any, rows: slice, taps: int, step: int) -> Any:
+        """Return the windows of a source, whose last axis has taps and a step of its own."""
+        window = self.shape.window
+        steps = (*window.strides[:-1], step)
+        source = source[:, :, rows.start * steps[0] :]
         spatial = source.strides[2:]
         return self.xp.lib.stride_tricks.as_strided(
             source,
-            (*source.shape[:2], *window.kernel, rows.stop - rows.start, *window.out[1:]),
+            (
+                *source.shape[:2], *window.kernel[:-1], taps,
+                rows.stop - rows.start, *window.out[1:],
+            ),
             (
                 *source.strides[:2],
                 *[d * s for d, s in zip(window.dilations, spatial, strict=True)],
-                *[d * s for d, s in zip(window.strides, spatial, strict=True)],
+                *[d * s for d, s in zip(steps, spatial, strict=True)],
             ),
-        )
+        )  # fmt: skip
 
-    def multiply(self, view: Any, images: slice, groups: slice, rows: slice) -> None:
+    def multiply(self, source: Any, images: slice, groups: slice, rows: slice) -> None:
         """Lay out the columns of one block, multiply, add the bias."""
-        xp, m = self.xp, self.shape.m
-        columns = self.columns[: view.size].reshape(view.shape)
+        xp, m, window = self.xp, self.shape.m, self.shape.window
+        n_rows = rows.stop - rows.start
+        laid = (*source.shape[:2], *window.kernel, n_rows, *window.out[1:])
+        columns = self.columns[: math.prod(laid)].reshape(laid)
         channels = slice(groups.start * m, groups.stop * m)
         goal = self.out[images, channels, rows]
         positions = math.prod(goal.shape[2:])
@@ -240,7 +292,9 @@ class _Im2col:
         left = self.matrix[groups]
         if sizes[:2] == (1, 1):
             left, right, product = left[0], right[0, 0], product[0, 0]
-        self.steps.append(partial(xp.copyto, columns, view))
+        before = (slice(None),) * (1 + len(window.kernel))
+        for taps, view in self.views(source, rows):
+            self.steps.append(partial(xp.copyto, columns[(*before, taps)], view))
         self.steps.append(partial(xp.matmul, left, right, out=product))
         bias = None if self.bias is None else self.bias[channels]
         self.steps += _bias_step(xp, total, bias)
@@ -319,5 +373,5 @@ def bind_conv(
         for groups in _parts(shape.groups, work.blocks.groups):
             source = work.source(images, groups)
             for rows in _parts(shape.window.out[0], work.blocks.rows):
-                work.multiply(work.view(source, rows), images, groups, rows)
+                work.multiply(source, images, groups, rows)
     return launch_all(work.steps)

@@ -78,6 +78,31 @@ def test_there_is_more_than_one_way() -> None:
     assert all(ways_of(name) for name in SHAPES)
 
 
+STEPPING: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
+    "by_two": ((2, 3, 9, 10), (4, 3, 3, 5), {"strides": 2, "pads": 1}),
+    "by_two_unpadded": ((1, 3, 9, 11), (4, 3, 2, 6), {"strides": 2}),
+    "by_three": ((1, 3, 7, 17), (4, 3, 3, 7), {"strides": (1, 3), "pads": (0, 4, 2, 1)}),
+    "rest_unread": ((1, 3, 7, 12), (4, 3, 3, 5), {"strides": (2, 2)}),
+    "depthwise": ((2, 6, 8, 9), (6, 1, 5, 5), {"strides": 2, "pads": 2, "groups": 6}),
+    "wide_padding": ((1, 3, 2, 2), (4, 3, 3, 7), {"strides": (1, 3), "pads": 6}),
+    "a_row": ((2, 3, 30), (4, 3, 9), {"strides": 4, "pads": 3}),
+    "a_volume": ((1, 3, 5, 4, 7), (4, 3, 2, 3, 5), {"strides": (2, 1, 2), "pads": 1}),
+    "dilated": ((1, 3, 9, 12), (4, 3, 3, 5), {"strides": 2, "dilations": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 20])
+@pytest.mark.parametrize("name", STEPPING)
+def test_steps(name: str, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w, attrs = STEPPING[name]
+    ins = arrays(x, w)
+    assert (conv_bind._phases(shape_of(ins, attrs).window) > 1) == (name != "dilated")
+    monkeypatch.setattr(conv_bind, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(conv_bind, "_FEWEST_COLUMNS", 4)
+    (expected,) = CONV.reference(ins, {**CONV.attrs, **attrs})
+    np.testing.assert_allclose(convolve(ins, attrs), expected, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("length", [64 * 4 + 31, 64 * 4 + 32, 700])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("row", [False, True])
