@@ -96,6 +96,16 @@ def test_comparison_with_onnxruntime(model: str, capsys: pytest.CaptureFixture[s
     assert {entry["equal"] for entry in report["onnxruntime"].values()} == {True}
 
 
+@pytest.mark.gpu
+def test_on_cuda(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    status, report = run_json(
+        capsys, model, "--backend", "cuda", "--mode", "graph", "--compare", "onnxruntime"
+    )
+    assert status == 0
+    assert (report["backend"], report["mode"]) == ("cuda", "graph")
+
+
 def test_a_difference_from_onnxruntime_is_status_3(
     model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
