@@ -201,7 +201,7 @@ class _Im2col:
         self.columns = next(buffers)
         self.blocks = _blocks(shape, self.columns.dtype.itemsize)
         self.phases = _phases(shape.window)
-        self.copy: Any = next(buffers) if shape.window.padded or self.phases > 1 else None
+        self.copy = next(buffers) if shape.window.padded or self.phases > 1 else None
         w, self.wide_out = next(buffers, None), next(buffers, None)
         self.steps: list[Launch] = []
         if w is None:
@@ -210,10 +210,12 @@ class _Im2col:
             self.steps.append(partial(xp.copyto, w, ins[1]))
         self.steps = [*pack_x, *self.steps]
         self.matrix = w.reshape(shape.groups, shape.m, shape.c * shape.taps)
-        if shape.window.padded and self.phases > 1:
-            self.steps.append(partial(self.copy.fill, 0))
-        elif shape.window.padded:
-            self.steps += _border_fills(self.copy, shape.window)
+        if self.copy is not None and shape.window.padded:
+            self.steps += (
+                _border_fills(self.copy, shape.window)
+                if self.phases == 1
+                else [partial(self.copy.fill, 0)]
+            )
 
     def source(self, images: slice, groups: slice) -> Any:
         """Return the input of a block: padded where windows reach beyond it, sorted by phase."""
