@@ -91,14 +91,17 @@ def interleave(
 
 
 @contextlib.contextmanager
-def pinned_threads() -> Iterator[None]:
+def pinned_threads(*, by_stream: bool = True) -> Iterator[None]:
     """Bind every thread of this process to one core: streams to their own, all others in turn.
+
+    With several slots the streams of one number are as many threads: `by_stream` False binds
+    those in turn too.
 
     For machines with other work on them, whose scheduler likes to put all threads of a process on
     one core. Linux only. Enter it when all threads are there; at the end all may go everywhere.
     """
     cores = sorted(os.sched_getaffinity(0))
-    _pin(cores)
+    _pin(cores, by_stream)
     try:
         yield
     finally:
@@ -111,14 +114,14 @@ def pinned_threads() -> Iterator[None]:
 _PLACES = {"MainThread": 0, "bench:second": 1}
 
 
-def _pin(cores: Sequence[int]) -> None:
+def _pin(cores: Sequence[int], by_stream: bool) -> None:
     named = {t.native_id: t.name for t in threading.enumerate()}
     others = itertools.cycle([*cores[1:], cores[0]])
     for tid in sorted(int(name) for name in os.listdir("/proc/self/task")):
         name = named.get(tid, "")
         if name in _PLACES:
             core = cores[_PLACES[name] % len(cores)]
-        elif name.startswith("asyncnet-cpu:"):
+        elif by_stream and name.startswith("asyncnet-cpu:"):
             core = cores[int(name.rpartition("/")[2]) % len(cores)]
         else:
             core = next(others)

@@ -96,7 +96,9 @@ def _write(
         elif path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-    if picture is not None:
+    if picture is not None and document["host_only"]:
+        print("no picture: without a GPU nothing was timed", file=sys.stderr)
+    elif picture is not None:
         report.draw(document, picture)
     if not quiet:
         for grid in report.grids(document):

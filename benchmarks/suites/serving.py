@@ -17,6 +17,7 @@ import numpy as np
 
 import asyncnet_gpu as ag
 
+from ..harness import pinned_threads
 from ..nets.small import towers
 from .measure import Options, Row
 
@@ -62,7 +63,9 @@ def measure_requests(options: Options) -> list[Row]:
                     raise AssertionError(f"[bench requests] {mode}, {k} in flight: other bits")
         rates: dict[tuple[str, int], list[float]] = {key: [] for key in exes}
         waits: dict[tuple[str, int], list[float]] = {key: [] for key in exes}
-        for _ in range(options.rounds or 7):
+        if options.pin:
+            stack.enter_context(pinned_threads(by_stream=False))
+        for _ in range(options.rounds or 15):
             for key, exe in exes.items():
                 seconds, latencies = closed_loop(exe, inputs, key[1], N_REQUESTS)
                 rates[key].append(N_REQUESTS / seconds)
