@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import os
+import random
+from unittest import mock
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asyncnet_gpu as ag
+from asyncnet_gpu.graph import Graph
+from asyncnet_gpu.passes import drop_dead_nodes
 
 N_EXAMPLES = int(os.environ.get("ASYNCNET_RANDOM_NETS", "60"))
 UNARY = ("relu", "neg", "tanh", "abs", "sigmoid")
 BINARY = ("add", "sub", "mul", "maximum")
 
 
-@st.composite
-def nets(draw: st.DrawFn) -> ag.AsyncNet:
+def random_net(seed: int, n: int) -> ag.AsyncNet:
     """Branches, views, in-place updates, barriers, products, on up to two devices."""
-    net = ag.AsyncNet("random")
-    rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
+    rng = random.Random(seed)
+    values = np.random.default_rng(seed)
+    net = ag.AsyncNet(f"random{seed}")
     live = [net.input("x", (4, 8), "float32"), net.input("y", (4, 8), "float32")]
-    state = net.parameter("w", rng.standard_normal((4, 8)).astype(np.float32))
-    square = net.parameter("q", (0.3 * rng.standard_normal((8, 8))).astype(np.float32))
-    pick = st.integers(0, 1 << 30)
-    for _ in range(draw(st.integers(1, 25))):
-        kind = draw(st.integers(0, 9))
-        a, b = (live[draw(pick) % len(live)] for _ in range(2))
-        with net.device(draw(st.integers(0, 1))):
+    state = net.parameter("w", values.standard_normal((4, 8)).astype(np.float32))
+    square = net.parameter("q", (0.3 * values.standard_normal((8, 8))).astype(np.float32))
+    for _ in range(n):
+        kind = rng.randrange(10)
+        recent = live[-4:] if rng.random() < 0.7 else live
+        a, b = rng.choice(recent), rng.choice(live)
+        with net.device(rng.randrange(2)):
             if kind <= 2:
-                live.append(getattr(net, UNARY[draw(pick) % len(UNARY)])(a))
+                live.append(getattr(net, rng.choice(UNARY))(a))
             elif kind <= 4:
-                live.append(getattr(net, BINARY[draw(pick) % len(BINARY)])(a, b))
+                live.append(getattr(net, rng.choice(BINARY))(a, b))
             elif kind == 5:
                 live.append(net.matmul(a, square))
             elif kind == 6:
@@ -40,10 +44,10 @@ def nets(draw: st.DrawFn) -> ag.AsyncNet:
             elif kind == 7:
                 live.append(net.transpose(net.reshape(a, shape=(8, 4)), axes=(1, 0)))
             elif kind == 8:
-                net.barrier(*({a.name: a, b.name: b}.values() if draw(st.booleans()) else ()))
+                net.barrier(*({a.name: a, b.name: b}.values() if rng.random() < 0.5 else ()))
             else:
                 live.append(net.add(state, a))
-        if kind == 9 and draw(st.booleans()):
+        if kind == 9 and rng.random() < 0.5:
             net.assign_add(state, live[0])
     for blob in live[-3:]:
         net.output(blob)
@@ -62,11 +66,21 @@ def several_runs(net: ag.AsyncNet, **options: object) -> list[dict[str, bytes]]:
         return results
 
 
+def without_passes(graph: Graph, *_: object) -> Graph:
+    """Drop what nobody needs, and leave the rest as it was written."""
+    return drop_dead_nodes(graph)
+
+
 @settings(max_examples=N_EXAMPLES, deadline=None)
-@given(net=nets(), seed=st.integers(0, 1 << 16))
-def test_all_modes_give_the_same_bits(net: ag.AsyncNet, seed: int) -> None:
-    wanted = several_runs(net, mode="serial")
+@given(seed=st.integers(0, 1 << 32), n=st.integers(1, 30))
+def test_all_modes_give_the_same_bits(seed: int, n: int) -> None:
+    net = random_net(seed, n)
+    with mock.patch("asyncnet_gpu.api.run_passes", without_passes):
+        wanted = several_runs(net, mode="serial")
+    assert several_runs(net, mode="serial") == wanted
     assert several_runs(net, mode="streams") == wanted
-    assert several_runs(net, mode="graph", allocator="exact") == wanted
-    assert several_runs(net, mode="streams", allocator="exact", adversary_seed=seed) == wanted
-    assert several_runs(net, mode="graph-serial") == wanted
+    # Outputs over inputs that die: otherwise only from some size on.
+    with mock.patch("asyncnet_gpu.passes.inplace.SMALLEST_SHARED_BYTES", 1):
+        assert several_runs(net, mode="graph", allocator="exact") == wanted
+        assert several_runs(net, mode="streams", allocator="exact", adversary_seed=seed) == wanted
+        assert several_runs(net, mode="graph-serial") == wanted
