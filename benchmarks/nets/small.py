@@ -14,7 +14,8 @@ Made = tuple[ag.AsyncNet, dict[str, Any]]
 
 def _weights(n: int, seed: int) -> np.ndarray[Any, Any]:
     # Orthogonal-like scale: long chains of products neither vanish nor overflow.
-    return (np.random.default_rng(seed).standard_normal((n, n)) / np.sqrt(n)).astype(np.float32)
+    made: np.ndarray[Any, Any] = np.random.default_rng(seed).standard_normal((n, n)) / np.sqrt(n)
+    return made.astype(np.float32)
 
 
 def chain_net(n: int, width: int = 1) -> ag.AsyncNet:

@@ -57,7 +57,7 @@ class Workload:
 
 def scaled(base: int, scale: float, *, multiple: int = 1, root: int = 1) -> int:
     """Return `base` times the `root`-th root of `scale`, as a positive multiple of `multiple`."""
-    return max(1, round(base * scale ** (1 / root) / multiple)) * multiple
+    return max(1, round(base * float(scale ** (1 / root)) / multiple)) * multiple
 
 
 def normal(seed: int, *shape: int, size: float = 1.0, dtype: str = "float32") -> Array:

@@ -145,7 +145,9 @@ def _candidates(
     resident: bool,
     stack: ExitStack,
 ) -> tuple[list[Candidate], dict[str, ag.Executable], dict[str, str]]:
-    candidates, exes, absent = [], {}, {}
+    candidates: list[Candidate] = []
+    exes: dict[str, ag.Executable] = {}
+    absent: dict[str, str] = {}
     for mode in MODES:
         candidate, exes[mode] = ours(workload, options.backend, mode, inputs, pin=options.pin)
         stack.callback(candidate.close)
