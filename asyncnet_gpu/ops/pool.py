@@ -108,19 +108,62 @@ def _reduce_axis(
     xp: Any, combine: Any, source: Any, target: Any, window: Window, axis: int, empty: Any
 ) -> list[Launch]:
     """Return the steps that reduce one spatial axis (`axis` + 1 of a block) tap by tap."""
+    reduce = partial(_reduce_places, xp, combine, source, target, window, axis, empty)
+    shifts = [there.start - here.start for _, here, there in window.taps(axis)]
+    left, right = -min(shifts, default=0), max(shifts, default=0)
+    extent = window.extent[axis]
+    flat = (
+        axis == len(window.out) - 1
+        and window.strides[axis] == 1
+        and window.out[axis] == extent > 2 * (left + right)
+        and min(left, right) >= 0
+        and len(shifts) > 1
+        and source.flags.c_contiguous
+        and target.flags.c_contiguous
+    )
+    if not flat:
+        return reduce(slice(0, window.out[axis]))
+    # All rows as one: a row is too short to be worth a loop of its own (1.6 to 3 times faster, rows
+    # of 7 to 42). What thereby reaches from one row into the next are the outermost places, which
+    # are then computed again.
+    read, goal = source.reshape(-1), target.reshape(-1)
+    end = goal.size - right
+    places = goal[left:end]
+    parts = [read[left + shift : end + shift] for shift in shifts]
+    steps: list[Launch] = [partial(combine, parts[0], parts[1], out=places)]
+    steps += [partial(combine, places, part, out=places) for part in parts[2:]]
+    return steps + reduce(slice(0, left)) + reduce(slice(extent - right, extent))
+
+
+def _reduce_places(
+    xp: Any, combine: Any, source: Any, target: Any, window: Window, axis: int, empty: Any,
+    places: slice,
+) -> list[Launch]:  # fmt: skip
+    """Return the steps for some places of the axis, each tap where it lies inside the input."""
+    if places.start == places.stop:
+        return []
     before = (slice(None),) * (axis + 1)
-    taps = [(here, source[(*before, there)]) for _, here, there in window.taps(axis)]
-    everywhere = slice(0, window.out[axis])
-    full = [read for here, read in taps if here == everywhere]
-    others = [(target[(*before, here)], read) for here, read in taps if here != everywhere]
+    full, others = [], []
+    for _, here, there in window.taps(axis):
+        first, last = max(here.start, places.start), min(here.stop, places.stop)
+        if first >= last:
+            continue
+        start = there.start + (first - here.start) * there.step
+        taken = source[(*before, slice(start, start + (last - first - 1) * there.step + 1,
+                                       there.step))]  # fmt: skip
+        if (first, last) == (places.start, places.stop):
+            full.append(taken)
+        else:
+            others.append((target[(*before, slice(first, last))], taken))
+    goal = target[(*before, places)]
     steps: list[Launch] = []
     if len(full) > 1:
-        steps.append(partial(combine, full[0], full[1], out=target))
+        steps.append(partial(combine, full[0], full[1], out=goal))
     elif full:
-        steps.append(partial(xp.copyto, target, full[0]))
+        steps.append(partial(xp.copyto, goal, full[0]))
     else:
-        steps.append(partial(target.fill, empty))
-    steps += [partial(combine, target, read, out=target) for read in full[2:]]
+        steps.append(partial(xp.copyto, goal, empty))
+    steps += [partial(combine, goal, read, out=goal) for read in full[2:]]
     return steps + [partial(combine, reached, read, out=reached) for reached, read in others]
 
 
@@ -300,6 +343,14 @@ _GEOMETRIES: tuple[tuple[str, tuple[int, ...], dict[str, Any]], ...] = (
     ("ceil_pads", (1, 2, 6, 7), {"kernel": 2, "strides": 3, "pads": 1, "ceil_mode": True}),
     ("3d", (1, 2, 4, 5, 6), {"kernel": (2, 3, 2), "strides": (1, 2, 2), "pads": 1}),
     ("no_images", (0, 2, 4, 4), {"kernel": 2}),
+    ("rows_as_one", (2, 3, 5, 8), {"kernel": 3, "pads": 1}),
+    ("rows_as_one_lopsided", (1, 2, 3, 11), {"kernel": (1, 4), "pads": (0, 1, 0, 2)}),
+    (
+        "rows_as_one_dilated",
+        (1, 2, 4, 13),
+        {"kernel": 3, "dilations": (1, 2), "pads": (0, 2, 1, 2)},
+    ),
+    ("row_as_one", (2, 3, 12), {"kernel": 5, "pads": 2}),
     ("many_channels", (1, 70, 48, 48), {"kernel": 3, "strides": 2, "pads": 1}),
 )
 
