@@ -55,6 +55,7 @@ docs: $(call stamp,docs)
 stress: venv
 	ASYNCNET_RANDOM_NETS=2000 ASYNCNET_RANDOM_GPU_NETS=200 $(RUN) $(BIN)/python -m pytest \
 	    tests/runs/test_random_nets.py tests/cuda/test_whole_nets.py
+	ASYNCNET_NVRTC=all $(BIN)/python -m pytest tests/cuda/test_nvrtc.py
 
 onnx-suite: venv
 	$(BIN)/python -m pytest tests/onnx/test_backend_suite.py -m "not gpu"
