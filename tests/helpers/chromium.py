@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +18,15 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--disable-dev-shm-usage", "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
+
+#: The browser reads descriptor 3 and writes descriptor 4, whatever numbers the pipes have.
+_WIRE = """
+import fcntl, os, sys
+first, second = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
+os.dup2(first, 3)
+os.dup2(second, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 def find_chromium() -> str | None:
@@ -43,15 +53,12 @@ class Page:
         to_browser, self._out = os.pipe()
         self._in, from_browser = os.pipe()
 
-        def wire() -> None:  # the browser reads descriptor 3 and writes descriptor 4
-            first, second = os.dup(to_browser), os.dup(from_browser)
-            os.dup2(first, 3)
-            os.dup2(second, 4)
-
         self._process = subprocess.Popen(
-            [binary, *FLAGS, f"--user-data-dir={self._profile.name}",
-             f"--window-size={width},{height}", "about:blank"],
-            preexec_fn=wire, close_fds=False, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [sys.executable, "-c", _WIRE, str(to_browser), str(from_browser), binary, *FLAGS,
+             f"--user-data-dir={self._profile.name}", f"--window-size={width},{height}",
+             "about:blank"],
+            pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_browser)
         os.close(from_browser)
