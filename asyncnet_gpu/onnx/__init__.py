@@ -96,7 +96,8 @@ def load_onnx(
     try:
         return net.static_net()
     except NeedsValue as needed:
-        net.bind_value(needed)
+        if not net.runs_in_stages(needed):
+            net.bind_value(needed)
         return net
 
 

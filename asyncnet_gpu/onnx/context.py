@@ -38,11 +38,14 @@ class NeedsValue(OnnxImportError):
     ----------
     inputs
         Their names.
+    position
+        Of the node in the model's graph, None for one inside another.
     """
 
     def __init__(self, text: str, inputs: frozenset[str]) -> None:
         super().__init__(text)
         self.inputs = inputs
+        self.position: int | None = None
 
 
 @final

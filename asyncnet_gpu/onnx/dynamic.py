@@ -7,6 +7,7 @@ by the importer: it asks for a value where it needs one.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ from asyncnet_gpu.onnx.limits import Limits
 from asyncnet_gpu.onnx.model import import_model, model_leaves
 from asyncnet_gpu.onnx.narrow import NARROW
 from asyncnet_gpu.onnx.ports import Layout
+from asyncnet_gpu.onnx.stages import Source, Stages, is_divisible
 from asyncnet_gpu.onnx.tensors import element_dtype
 
 if TYPE_CHECKING:
@@ -119,6 +121,29 @@ class OnnxNet:
         """Return the net of a model without free dimensions."""
         return self.bind({n: _ints(extents) for n, (_, extents) in self.inputs.items()})
 
+    def source(self, options: Mapping[str, Any]) -> Source:
+        """Return what the parts of the model have in common when it runs in stages."""
+        return Source(self._model, self._external, self._limits, self._values, options)
+
+    def runs_in_stages(self, needed: NeedsValue, given: Mapping[str, Array] | None = None) -> bool:
+        """Whether the model is cut in front of a node, since no input can be bound for it.
+
+        Parameters
+        ----------
+        given
+            Inputs of a run; None where every extent is known.
+        """
+        position = needed.position
+        if position is None or self._layout or not is_divisible(self._model, position):
+            return False
+        new = needed.inputs - self.bound
+        nbytes = [
+            given[name].nbytes if given is not None else math.prod(_ints(extents)) * dtype.itemsize
+            for name, (dtype, extents) in self.inputs.items()
+            if name in new
+        ]
+        return not new or sum(nbytes) > self._limits.max_bound_bytes
+
     def compile(self, *, max_plans: int = DEFAULT_PLANS, **options: Any) -> OnnxExecutable:
         """Return an executable that plans for the first run of each signature.
 
@@ -193,6 +218,14 @@ def check_extents(name: str, extents: Extents | None, shape: tuple[int, ...]) ->
     )  # fmt: skip
 
 
+class _InStages(OnnxImportError):
+    """The model runs in stages: a node needs what only a run can tell."""
+
+    def __init__(self, text: str, position: int) -> None:
+        super().__init__(text)
+        self.position = position
+
+
 class _Plan:
     """An executable, the inputs it takes (the others are bound in it), and the runs that use it."""
 
@@ -225,6 +258,12 @@ class OnnxExecutable:
         self._lock = threading.Lock()
         self._making = threading.Lock()
         self._closed = False
+        self._stages: Stages | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+        return tuple(self._net.inputs)
 
     @property
     def n_plans(self) -> int:
@@ -241,8 +280,16 @@ class OnnxExecutable:
         **named: object,
     ) -> dict[str, Any]:  # fmt: skip
         """Execute the model and wait; as `asyncnet_gpu.Executable.run`."""
-        with self._use(self._given(inputs, named)) as (plan, arrays):
-            return plan.exe.run(arrays, timeout_s=timeout_s)
+        given = self._given(inputs, named)
+        if self._stages is None:
+            try:
+                with self._use(given) as (plan, arrays):
+                    return plan.exe.run(arrays, timeout_s=timeout_s)
+            except _InStages as cut:
+                self._cut(cut.position)
+        assert self._stages is not None
+        self._check_open()
+        return self._stages.run(given, timeout_s)
 
     def submit(
         self, inputs: Mapping[str, object] | None = None, /, *, deadline_s: float | None = None,
@@ -255,6 +302,13 @@ class OnnxExecutable:
                 plan.users += 1
         run.add_done_callback(lambda _: self._release(plan))
         return run
+
+    def _cut(self, position: int) -> None:
+        """Go on with the model cut in front of a node: what that needs, no caller can give."""
+        with self._making:
+            if self._stages is None:
+                options = {"max_plans": self._max_plans, **self._options}
+                self._stages = Stages(self._net.source(options), position)
 
     # -- signatures --------------------------------------------------------------------------
 
@@ -351,6 +405,9 @@ class OnnxExecutable:
         try:
             bound = net.bind(shapes, values)
         except NeedsValue as needed:
+            if net.runs_in_stages(needed, given):
+                assert needed.position is not None  # noqa: PT017 - not a test
+                raise _InStages(str(needed), needed.position) from needed
             net.bind_value(needed)
             return None
         inputs = frozenset(s.name for s in bound.sources if s.kind == "input")
@@ -379,6 +436,8 @@ class OnnxExecutable:
             self._retired = []
         for plan in plans:
             plan.exe.close()
+        if self._stages is not None:
+            self._stages.close()
 
     def __enter__(self) -> OnnxExecutable:
         return self

@@ -26,7 +26,7 @@ from asyncnet_gpu.blob import Blob
 from asyncnet_gpu.errors import OnnxImportError, message
 from asyncnet_gpu.net import AsyncNet
 from asyncnet_gpu.onnx import mapping
-from asyncnet_gpu.onnx.context import NodeContext, Tensor, Value, describe
+from asyncnet_gpu.onnx.context import NeedsValue, NodeContext, Tensor, Value, describe
 from asyncnet_gpu.onnx.external import ExternalData
 from asyncnet_gpu.onnx.fold import evaluate
 from asyncnet_gpu.onnx.functions import body_of
@@ -283,9 +283,16 @@ class Importer:
 
     def nodes(self, nodes: Sequence[NodeProto], outputs: Iterable[str], scope: Scope) -> None:
         """Import those of some nodes on which `outputs` depend."""
-        for node, needed in zip(nodes, _needed(nodes, outputs), strict=True):
-            if needed:
+        marks = _needed(nodes, outputs)
+        for i, node in enumerate(nodes):
+            if not marks[i]:
+                continue
+            try:
                 self.node(node, scope)
+            except NeedsValue as needed:
+                if scope.depth == 0:
+                    needed.position = i
+                raise
 
     def node(self, node: NodeProto, scope: Scope) -> None:
         """Import a node.
@@ -442,11 +449,11 @@ def _needed(nodes: Sequence[NodeProto], outputs: Iterable[str]) -> list[bool]:
         needed = any(name in wanted for name in node.output)
         marks.append(needed)
         if needed:
-            wanted.update(_reads(node))
+            wanted.update(names_read(node))
     return marks[::-1]
 
 
-def _reads(node: NodeProto) -> Iterable[str]:
+def names_read(node: NodeProto) -> Iterable[str]:
     """Names that a node or anything inside it reads."""
     yield from node.input
     for attribute in node.attribute:
@@ -454,4 +461,4 @@ def _reads(node: NodeProto) -> Iterable[str]:
         for graph in graphs:
             yield from (output.name for output in graph.output)
             for inner in graph.node:
-                yield from _reads(inner)
+                yield from names_read(inner)

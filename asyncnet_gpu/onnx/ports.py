@@ -175,12 +175,24 @@ def results(name: str, type_: TypeProto, value: Any) -> Iterator[tuple[str, Any]
                     expected=(kind or "a tensor").replace("_type", ""), got=_kind(value),
                     remedy="Convert the model.")
         )  # fmt: skip
-    elif isinstance(value, Narrow):
-        yield name, value.codes
-    elif value.dtype == object:
-        yield name, text_bytes(value)
+    elif isinstance(value, Narrow) or value.dtype == object:
+        _check_declared(name, type_, value)
+        yield name, value.codes if isinstance(value, Narrow) else text_bytes(value)
     else:
         yield name, value
+
+
+def _check_declared(name: str, type_: TypeProto, value: Any) -> None:
+    """Refuse texts and narrow numbers that the model does not say come out: they are codes here."""
+    declared = type_.tensor_type.elem_type
+    element = value.element_type if isinstance(value, Narrow) else TensorProto.STRING
+    if declared != element:
+        names = dict(zip(TensorProto.DataType.values(), TensorProto.DataType.keys(), strict=True))
+        raise OnnxImportError(
+            message(f"onnx output {name[:200]!r}", "element type",
+                    expected=names.get(declared, declared), got=names[element],
+                    remedy="Declare the output's type in the model.")
+        )  # fmt: skip
 
 
 def _kind(value: Any) -> str:
