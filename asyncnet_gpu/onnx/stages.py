@@ -97,7 +97,14 @@ class Stages:
             if self._second is None:
                 self._second = self._rest(values)
             values.update(self._run(self._second, values, timeout_s))
-        return {entry.name: values[entry.name] for entry in self._source.model.graph.output}
+        names = [entry.name for entry in self._source.model.graph.output]
+        return {n: values[n] if n in values else self._constant(n) for n in names}
+
+    def _constant(self, name: str) -> Array:
+        """Return an initializer that is an output."""
+        scope, importer = self._on_the_host(())
+        scope.unread.update({t.name: t for t in self._source.model.graph.initializer})
+        return np.asarray(scope.find(name, importer))
 
     @staticmethod
     def _run(
@@ -107,13 +114,18 @@ class Stages:
 
     def _answer(self, node: NodeProto, values: Mapping[str, Any]) -> dict[str, Array]:
         """Compute a node on the host."""
-        source = self._source
-        importer = Importer(AsyncNet("host"), Budget(source.limits), source.external, {})
-        scope = Scope(None, opsets_of(source.model.opset_import), 0)
-        scope.unread.update(_initializers(source.model.graph, [node]))
+        scope, importer = self._on_the_host([node])
         scope.values.update({n: to_numpy(values[n]) for n in node.input if n in values})
         importer.node(node, scope)
         return {name: np.asarray(scope.values[name]) for name in node.output if name}
+
+    def _on_the_host(self, nodes: Sequence[NodeProto]) -> tuple[Scope, Importer]:
+        """Return where nodes are computed from arrays, with the initializers that they read."""
+        source = self._source
+        importer = Importer(AsyncNet("host"), Budget(source.limits), source.external, {})
+        scope = Scope(None, opsets_of(source.model.opset_import), 0)
+        scope.unread.update(_initializers(source.model.graph, nodes))
+        return scope, importer
 
     def _rest(self, values: Mapping[str, Any]) -> OnnxExecutable:
         """Return the second part; the types of its inputs are those that came out of the first."""

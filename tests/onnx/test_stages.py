@@ -104,6 +104,15 @@ def test_rows_that_are_chosen(backend):
     compare(counting(), backend, *runs)
 
 
+def test_results_beside_the_stages():
+    made = counting()
+    made.graph.output.extend([helper.make_tensor_value_info("one", INT, [1]),
+                              helper.make_tensor_value_info("any", FLOAT, None),
+                              helper.make_tensor_value_info("flat", INT, None)])  # fmt: skip
+    x = np.random.default_rng(4).standard_normal((20, 8)).astype(np.float32)
+    compare(made, "cpu", {"x": x, "limit": np.array(1.5, np.float32)})
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_extents_that_a_run_computes(backend):
     runs = [{"x": -np.array(values, np.float32)} for values in
