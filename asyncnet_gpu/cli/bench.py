@@ -34,7 +34,10 @@ def bench(
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="workload to take from the suites")] = None,
     backend: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
-    scale: Annotated[float, typer.Option(help="of the number of elements")] = 1.0,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="of the number of elements; 1 on the CPU, 8 on a GPU if not given"),
+    ] = None,
     rounds: Annotated[
         int | None, typer.Option(min=1, help="of every candidate; without it as many as fit")
     ] = None,
@@ -67,8 +70,9 @@ def bench(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     runner, measure = _module("suites.runner"), _module("suites.measure")
     chosen = runner.choose_backend(backend)
+    real = chosen != "cuda" or runner.real_device()
     options = measure.Options(
-        backend=chosen, real_device=chosen != "cuda" or runner.real_device(), scale=scale,
+        backend=chosen, real_device=real, scale=scale or _usual_scale(chosen, real),
         rounds=rounds, seconds=seconds, seed=seed, rivals=rivals, pin=pin,
         timelines=timelines,
     )  # fmt: skip
@@ -79,6 +83,13 @@ def bench(
             progress=lambda name, workload: status.update(f"{name}: {workload}"),
         )  # fmt: skip
     _write(document, json_path, markdown, picture)
+
+
+def _usual_scale(backend: str, real_device: bool) -> float:
+    """Return sizes that take long enough to be measured; where nothing is timed, small ones."""
+    if backend != "cuda":
+        return 1.0
+    return 8.0 if real_device else 0.01
 
 
 def _write(

@@ -108,7 +108,7 @@ def _suite(suite: str, options: Options, only: Sequence[str], progress: Progress
     if suite == "taskbench" and not options.host_only and not only:
         found["metg"] = []
         for pattern in PATTERNS:
-            for mode in ("serial", "streams"):
+            for mode in ("serial", "streams", "graph")[: 3 if options.backend == "cuda" else 2]:
                 progress(suite, f"METG {pattern}, {mode}")
                 found["metg"].append(measure_metg(pattern, options, mode))
     return found
