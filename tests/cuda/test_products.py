@@ -46,3 +46,25 @@ def test_einsum(mode: str, dtype: str) -> None:
             out = exe.run(given)
             for (equation, _), key in zip(EQUATIONS, wanted, strict=True):
                 np.testing.assert_array_equal(ag.to_numpy(out[key]), wanted[key], equation)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_recurrent_layers_have_equal_bits_in_every_mode(cell: str) -> None:
+    rng = np.random.default_rng(2)
+    n = {"lstm": 4, "gru": 3, "rnn": 1}[cell]
+    x = rng.standard_normal((5, 3, 4)).astype(np.float32)
+    shapes = {"w": (2, n * 6, 4), "r": (2, n * 6, 6), "b": (2, 2 * n * 6), "h": (2, 3, 6)}
+    if cell == "lstm":
+        shapes["c"] = (2, 3, 6)
+    net = ag.AsyncNet("layer")
+    blob = net.input("x", x.shape, "float32")
+    weights = [
+        net.parameter(k, rng.standard_normal(s).astype(np.float32)) for k, s in shapes.items()
+    ]
+    net.output(y=getattr(net, cell)(blob, *weights, direction="bidirectional")[0])
+    results = []
+    for mode in ("serial", "streams", "graph", "graph-serial"):
+        with net.compile(backend="cuda", mode=mode) as exe:
+            assert exe._engine._free[0].program.captured == mode.startswith("graph")
+            results += [ag.to_numpy(exe.run(x=x)["y"]).tobytes() for _ in range(2)]
+    assert len(set(results)) == 1
