@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -297,3 +299,27 @@ def test_a_python_number_as_kernel_argument_is_refused() -> None:
                             "k", [x, 3], out=((1,), "int32"), grid=1, block=1))  # fmt: skip
     with pytest.raises(ag.NetError, match=r"np\.int32"):
         net.compile(backend="cuda", mode="serial")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("how", ["run", "submit", "traced"])
+def test_an_input_that_is_never_ready_does_not_hang_the_run(mode: str, how: str) -> None:
+    """The caller's stream is stuck: kernels of ours wait for it, and the host must not."""
+    import cupy
+
+    go_on = threading.Event()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with diamond().compile(backend="cuda", mode=mode, timeout_s=0.3) as exe:
+        with stream:
+            given = cupy.asarray(X)
+            stream.launch_host_func(lambda _: go_on.wait(20), None)
+            begun = time.monotonic()
+            with contextlib.ExitStack() as stack, pytest.raises(ag.DeadlineExceeded):
+                if how == "traced":
+                    stack.enter_context(exe.trace())
+                exe.submit(x=given).result() if how == "submit" else exe.run(x=given)
+            assert time.monotonic() - begun < 5
+            go_on.set()
+            stream.synchronize()
+        out = exe.run(x=X, timeout_s=20)
+        assert ag.to_numpy(out["z"]).shape == (SIZE,)

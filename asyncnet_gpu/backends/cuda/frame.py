@@ -14,6 +14,7 @@ from cupy.cuda import get_current_stream, runtime
 
 from asyncnet_gpu.backends.cuda.bound import BoundPlan
 from asyncnet_gpu.backends.cuda.device import OnDevice
+from asyncnet_gpu.backends.cuda.faults import NOT_READY
 from asyncnet_gpu.backends.cuda.outputs import Outputs
 from asyncnet_gpu.backends.cuda.resources import Resources
 
@@ -93,6 +94,10 @@ class Frame:
             with OnDevice(device):
                 ptr = (get_current_stream() if streams is None else streams[device]).ptr
                 runtime.eventRecord(event, ptr)
+
+    def caller_is_done(self) -> bool:
+        """Whether the device has passed what `mark_begin` marked, or is lost; never blocks."""
+        return all(runtime.eventQuery(event) != NOT_READY for event in self._events.values())
 
     def enter(self, inputs: Mapping[str, Any]) -> None:
         """Enqueue what comes before the steps."""

@@ -171,8 +171,11 @@ class CudaProgram(AbstractProgram):
                 if not issued.acquire(True, max(0.0, until - time.monotonic())):
                     return False
             if timeout_s is None and self._trusted and self._joined:
+                # Input that is still being made is somebody else's work, and may never end.
+                if not self._wait_until(until, self._frame_of(execution).caller_is_done):
+                    return False
                 self._wait_in_driver()
-            elif not self._wait_until(until):
+            elif not self._wait_until(until, self._ended):
                 return False
         finally:
             runtime.setDevice(before)
@@ -256,8 +259,11 @@ class CudaProgram(AbstractProgram):
         try:
             if self._begun and not execution.cancelled:
                 inputs = {name: adopted.array for name, adopted in self._held.items()}
+                traced = execution.slices is not None
+                # Before anything waits for the caller: to start, the clock is waited for.
+                issue = self._start_tracing(execution) if traced else self._issue
                 frame.enter(inputs)
-                self._issue_steps(execution)
+                self._issue_steps(execution, issue)
                 if not execution.errors and not execution.cancelled:
                     frame.leave(self._made, inputs)
         except BaseException as error:
@@ -277,25 +283,23 @@ class CudaProgram(AbstractProgram):
     def _frame_of(self, execution: Execution) -> Frame:
         return self._replay_frame if self._replays(execution) else self._frame
 
-    def _issue_steps(self, execution: Execution) -> None:
+    def _issue_steps(self, execution: Execution, issue: IssueList) -> None:
         if self._replays(execution):
             first = self._streams[0]
             runtime.setDevice(first.device)
             runtime.graphLaunch(self._graph, first.ptr)
             return
-        traced = execution.slices is not None
-        issue = self._start_tracing(execution) if traced else self._issue
         position = issue.run(execution)
         if position is not None:
             issue.go_on(execution, position)
-        if traced:
+        if issue is self._timed:
             self._host_clock.stop()
 
     def _start_tracing(self, execution: Execution) -> IssueList:
         if self._timed is None or self._stopwatch is None:
             self._stopwatch = Stopwatch(self.plan, self._streams, self._resources)
             self._timed = self._issue_list(self._stopwatch.pairs)
-        self._stopwatch.start()
+        self._stopwatch.start(time.monotonic() + self.options.timeout_s)
         self._host_clock.start(execution.ranges)
         return self._timed
 
@@ -310,15 +314,16 @@ class CudaProgram(AbstractProgram):
         return bool(runtime.eventQuery(self._done) != NOT_READY)
 
     def _wait_in_driver(self) -> None:
-        """Wait without a limit: only for plans whose kernels are all ours and come to an end."""
+        """Wait without a limit: only for kernels that are all ours and come to an end."""
         try:
             runtime.eventSynchronize(self._done)
         except driver_errors():
             pass  # `_finish` asks for the status and reports it
 
-    def _wait_until(self, until: float) -> bool:
+    @staticmethod
+    def _wait_until(until: float, ended: Callable[[], bool]) -> bool:
         begun = time.monotonic()
-        while not self._ended():
+        while not ended():
             now = time.monotonic()
             if now > until:
                 return False

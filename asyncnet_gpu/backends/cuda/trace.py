@@ -11,8 +11,9 @@ from cupy.cuda import runtime
 from asyncnet_gpu.backends.base import Execution, Slice, dependents
 from asyncnet_gpu.backends.cuda.context import Stream
 from asyncnet_gpu.backends.cuda.device import OnDevice
-from asyncnet_gpu.backends.cuda.faults import driver_errors
+from asyncnet_gpu.backends.cuda.faults import NOT_READY, driver_errors
 from asyncnet_gpu.backends.cuda.resources import Resources
+from asyncnet_gpu.errors import DeviceError, message
 from asyncnet_gpu.plan.types import Plan
 
 
@@ -31,13 +32,21 @@ class Stopwatch:
         self._zero = {d: resources.event(d, timed=True) for d in self._first}
         self._zero_s: dict[int, float] = {}
 
-    def start(self) -> None:
-        """Fix the zero of every device's clock on the host's: events of two cannot be compared."""
+    def start(self, until: float) -> None:
+        """Fix the zero of every device's clock on the host's: events of two cannot be compared.
+
+        Raises
+        ------
+        DeviceError
+            When a device with nothing to do has not answered at time `until` (monotonic clock).
+        """
         for device, stream in self._first.items():
             with OnDevice(device):
                 runtime.eventRecord(self._zero[device], stream.ptr)
                 # Host wait: the time is that of the event only once the event has completed.
-                runtime.eventSynchronize(self._zero[device])
+                while runtime.eventQuery(self._zero[device]) == NOT_READY:
+                    if time.monotonic() > until:
+                        raise _no_answer(device)
             self._zero_s[device] = time.perf_counter()
 
     def read(self, execution: Execution) -> None:
@@ -59,3 +68,12 @@ class Stopwatch:
             except driver_errors():
                 continue  # never issued, because the run broke off before it
             execution.slices.append(Slice(step, shift + 1e-3 * start_ms, shift + 1e-3 * end_ms))
+
+
+def _no_answer(device: int) -> DeviceError:
+    return DeviceError(
+        message(
+            "trace", f"the clock of cuda:{device} cannot be read", expected="an answer in time",
+            got="none", remedy="Something else keeps the device; wait for it, or raise timeout_s=.",
+        )
+    )  # fmt: skip
