@@ -50,7 +50,7 @@ def node_work(graph: Graph, kinds: list[tuple[int, str]], model: DeviceModel) ->
         else:
             cost = node_cost(graph, node)
             seconds.append(model.seconds(cost))
-            locked[node.id] = cost.gil and model.threads
+            locked[node.id] = model.locks(cost)
     return Work(seconds, locked)
 
 

@@ -137,7 +137,8 @@ class _Machine:
         if not self.model.threads or self.plan.streams[step.stream].kind != "compute":
             return False
         node = self.plan.node_of(step)
-        return node.op.name not in BARRIERS and node_cost(self.plan.graph, node).gil
+        cost = node_cost(self.plan.graph, node)
+        return node.op.name not in BARRIERS and self.model.locks(cost)
 
     def occupy(
         self, step: Step, index: int, start: float, seconds: float
