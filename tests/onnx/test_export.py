@@ -91,9 +91,11 @@ def run_ort(model: onnx.ModelProto, arrays: dict[str, Any]) -> dict[str, Any] | 
     """Run with onnxruntime; None where it has no kernel for the dtype."""
     runtime = pytest.importorskip("onnxruntime")
     runtime.set_default_logger_severity(4)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1  # starting threads would take longer than the node
     try:
         session = runtime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         names = [o.name for o in session.get_outputs()]
         return dict(zip(names, session.run(names, arrays), strict=True))
