@@ -3,7 +3,7 @@
 A step starts when its stream is free, its predecessors have ended (a hand-over between streams
 costs `DeviceModel.handoff_s`), the host has had the time to issue it after all that were placed
 before it (`launch_s` each), and, where streams are threads, nobody else holds Python's lock if it
-needs it for its whole duration (`Cost.gil`).
+needs it for its whole duration (`DeviceModel.locks`).
 """
 
 from __future__ import annotations
