@@ -185,6 +185,23 @@ def test_round_trip_through_json_gives_equal_outputs() -> None:
         assert one.plan.to_dict() == two.plan.to_dict()
 
 
+def test_barriers_of_every_kind_survive_the_round_trip() -> None:
+    net = ag.AsyncNet()
+    x = net.input("x", (3,), "float32")
+    with net.device(1):
+        y = net.relu(x, name="y")
+    net.barrier(x, name="one_device")
+    net.barrier(x, name="said_to_cross", cross_device=True)
+    net.barrier(x, y, name="crosses")
+    net.barrier(name="whole", after=["one_device"])
+    net.output(net.neg(y, name="z"))
+    again = ag.AsyncNet.from_dict(json.loads(json.dumps(net.to_dict())))
+    for one, two in zip(net.definitions, again.definitions, strict=True):
+        assert (one.name, one.op, one.inputs, one.outputs, one.device, one.after) == (
+            two.name, two.op, two.inputs, two.outputs, two.device, two.after
+        )  # fmt: skip
+
+
 def double(xp: object, a: np.ndarray, out: np.ndarray) -> None:
     np.multiply(a, 2, out=out)
 
