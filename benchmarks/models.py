@@ -42,7 +42,10 @@ WALL = "serial, wall"
 _REST_S = 0.04
 
 #: Seconds that the timed rounds of one model may take, and how many rounds at most and at least.
-_BUDGET_S, _MOST_ROUNDS, _FEWEST_ROUNDS = 6.0, 120, 7
+_BUDGET_S, _MOST_ROUNDS, _FEWEST_ROUNDS = 6.0, 120, 5
+
+#: Calls shorter than this are repeated within a turn.
+_SHORT_S = 2e-3
 
 #: Our candidates: options of `compile`.
 OURS: Mapping[str, Mapping[str, Any]] = {
@@ -134,12 +137,14 @@ def check(model: Model, ours: Mapping[str, Any], theirs: Any, inputs: Mapping[st
         )
 
 
-def seconds_of(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor time of the second of two calls: the first fills the cache again."""
+def seconds_of(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Wall and processor time of one call after another that fills the cache again."""
     call()
     start, start_cpu = time.perf_counter(), time.thread_time()
-    call()
-    return time.perf_counter() - start, time.thread_time() - start_cpu
+    for _ in range(repeats):
+        call()
+    wall_s, cpu_s = time.perf_counter() - start, time.thread_time() - start_cpu
+    return wall_s / repeats, cpu_s / repeats
 
 
 def interleave(
@@ -147,21 +152,23 @@ def interleave(
 ) -> tuple[dict[str, list[float]], QuietRounds]:
     """Let the candidates take turns, in another order in each round; return seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in (*calls, WALL)}
-    quiet = QuietRounds(budget_s=budget_s)
+    quiet = QuietRounds(budget_s=budget_s / 2)
     shuffle = random.Random(1).shuffle
     names, until = list(calls), math.inf
+    repeats = dict.fromkeys(calls, 1)
     while len(quiet.shares) < _MOST_ROUNDS:
         shuffle(names)
         taken = {}
         quiet.begin()
         for name in names:
-            wall_s, cpu_s = seconds_of(calls[name])
+            wall_s, cpu_s = seconds_of(calls[name], repeats[name])
             taken[name] = cpu_s if "1 thread" in name else wall_s
             if name == "serial, 1 thread":
                 taken[WALL] = wall_s
             if "2 threads" in name:
                 time.sleep(_REST_S)
-        if until == math.inf:  # the first round is not counted
+        if until == math.inf:  # the first round says how often to repeat a short call
+            repeats = {n: max(1, min(20, int(_SHORT_S / taken[n]))) for n in calls}
             until = time.monotonic() + budget_s
             continue
         if not quiet.repeat():
