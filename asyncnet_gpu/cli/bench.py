@@ -29,7 +29,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="grcuda, interop, wavefront, taskbench, launch, requests, overhead or all; "
-            "may be given several times [default: grcuda]"
+            "may be given several times; grcuda if not given"
         ),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="workload to take from the suites")] = None,
@@ -62,7 +62,17 @@ def bench(
         typer.Option(metavar="OLD NEW", help="compare two results; exit code 3 on a regression"),
     ] = None,
 ) -> None:
-    """Measure streams against serial and against rivals, or compare two results."""
+    """Measure streams against serial and against rivals, or compare two results.
+
+    Outputs are compared before anything is timed, and candidates take turns. Without a GPU no
+    device time is printed.
+
+    [bold]Examples:[/bold]
+
+    asyncnet bench --suite grcuda --backend cpu --json new.json --picture new.png
+
+    asyncnet bench --compare old.json new.json
+    """
     if compare is not None:
         _compare(*compare)
         return

@@ -44,7 +44,10 @@ def add(app: typer.Typer) -> None:
 
 
 def devices(json: JsonOption = False) -> None:
-    """List what nets can run on: GPUs as the driver and as CuPy see them, and the CPU."""
+    """List what nets can run on: GPUs as the driver and as CuPy see them, and the CPU.
+
+    [bold]Example:[/bold] asyncnet devices --json
+    """
     found = inventory()
     if json:
         print_json(found)
