@@ -52,6 +52,11 @@ def _borders(shape: tuple[int, ...], attrs: Attrs) -> list[tuple[int, int]]:
 
 def _infer(ins: Specs, attrs: Attrs) -> Specs:
     one_of(attrs["mode"], "mode", MODES, where="pad")
+    try:
+        ins[0].dtype.type(attrs["value"])
+    except (OverflowError, ValueError, TypeError):
+        fail("pad", f"value={attrs['value']!r}", expected=f"one that {ins[0].dtype} holds",
+             got=attrs["value"], remedy="Give another value, or cast the blob.")  # fmt: skip
     shape = ins[0].shape
     padded = []
     for axis, (begin, end) in enumerate(_borders(shape, attrs)):

@@ -36,7 +36,13 @@ from helpers.onnx_invent import invented
 from helpers.onnx_mutate import Corpus, mutated
 from onnx import TensorProto, helper
 
-from asyncnet_gpu.errors import AsyncNetError, DeviceError, InternalError, OnnxImportError
+from asyncnet_gpu.errors import (
+    AsyncNetError,
+    DeviceError,
+    InternalError,
+    OnnxImportError,
+    VerificationError,
+)
 from asyncnet_gpu.net import AsyncNet
 from asyncnet_gpu.onnx import Limits, OnnxNet, StructuredNet, load_onnx
 from asyncnet_gpu.onnx.context import NeedsValue
@@ -129,7 +135,7 @@ def _run(net: AsyncNet) -> str:
         with net.compile(backend="cpu", mode="serial", timeout_s=TIMEOUT_S) as exe:
             exe.run(inputs)
         return "run"
-    except InternalError as error:
+    except (InternalError, VerificationError) as error:
         raise AssertionError(f"{error}") from error
     except DeviceError as error:
         return f"failed: {_cause(error)}"
@@ -161,7 +167,7 @@ def _run_structured(net: StructuredNet) -> str:
         with net.compile(backend="cpu", mode="serial", timeout_s=TIMEOUT_S) as exe:
             exe.run(inputs)
         return "run"
-    except InternalError as error:
+    except (InternalError, VerificationError) as error:
         raise AssertionError(f"{error}") from error
     except AsyncNetError as error:
         return f"not run: {_cause(error)}"
