@@ -3,7 +3,8 @@
 python -m benchmarks.cuda_host_cost [--save]
 
 Against the loop of ``cupy.maximum(x, 0, out=o)``, everything waited for. Devices without a GPU
-behind them do: what is measured is the host's work. Let them execute nothing, if they can.
+behind them do: what is measured is the host's work. Let them execute nothing, if they can. On a GPU
+the kernels take time of their own, one after the other, and the goals do not apply.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def measure(backend: str = "cuda", *, rounds: int = 60) -> dict[str, Any]:
         f"  bare loop      {1e6 * timings['bare'].median_s:8.0f} us, {step_us['bare']:.3f} a step"
     )
     for name in exes:
-        goal = f" (goal <= {GOALS[name]})" if name in GOALS else ""
+        goal = f" (goal <= {GOALS[name]})" if name in GOALS and not has_gpu() else ""
         print(
             f"  {name:14} {1e6 * timings[name].median_s:8.0f} us, {step_us[name]:.3f} a step, "
             f"ratio {ratios[name]:.4f}, of the quietest rounds {quiet[name]:.4f}{goal}"
@@ -70,7 +71,7 @@ def measure(backend: str = "cuda", *, rounds: int = 60) -> dict[str, Any]:
         "over_bare_quietest": quiet, "fastest_us_per_step": step_us,
         "complaints": [
             f"{name}: {ratios[name]:.3f} > {goal}"
-            for name, goal in GOALS.items() if ratios[name] > goal
+            for name, goal in GOALS.items() if ratios[name] > goal and not has_gpu()
         ],
     }  # fmt: skip
 
