@@ -63,6 +63,19 @@ def chosen_suites(names: Sequence[str]) -> list[str]:
     return [s for s in SUITES if "all" in names or s in names]
 
 
+def chosen_workloads(suites: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the workloads meant by `names`, whatever their case; each must be in some suite."""
+    known = {name.lower(): name for suite in suites for name in WORKLOADS.get(suite, ())}
+    unknown = [name for name in names if name.lower() not in known]
+    if unknown:
+        raise NetError(
+            message("bench", f"no workload {unknown[0]!r} in {', '.join(suites)}",
+                    expected=", ".join(known.values()) or "a suite of several workloads",
+                    got=", ".join(names), remedy="Name one of them, or its --suite.")
+        )  # fmt: skip
+    return [known[name.lower()] for name in names]
+
+
 def run(
     suites: Sequence[str],
     options: Options,
@@ -77,13 +90,18 @@ def run(
     suites
         Names from the catalog, or "all".
     only
-        When given, the workloads to take from the suites.
+        When given, the workloads to take from the suites, whatever their case.
+
+    Raises
+    ------
+    NetError
+        If there is no such suite or workload: a run that measures nothing is no success.
     """
+    chosen = chosen_suites(suites)
+    only = chosen_workloads(chosen, only)
     document = describe(options)
     with Watch(present=options.backend == "cuda" and options.real_device) as watch:
-        document["suites"] = {
-            suite: _suite(suite, options, only, progress) for suite in chosen_suites(suites)
-        }
+        document["suites"] = {suite: _suite(suite, options, only, progress) for suite in chosen}
     document["gpu_state"] = watch.report
     return document
 

@@ -13,7 +13,7 @@ from benchmarks.suites import runner
 from benchmarks.suites.measure import Options
 from benchmarks.suites.overhead import measure_overhead
 from benchmarks.suites.report import HOST_ONLY, draw, grids, to_markdown
-from benchmarks.suites.runner import run
+from benchmarks.suites.runner import chosen_workloads, run
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,22 @@ def test_json_on_stdout_is_json_alone(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--suite", "nonsense"], "no suite 'nonsense'"), (["--backend", "tpu"], "backend='tpu'")],
+    [
+        (["--suite", "nonsense"], "no suite 'nonsense'"),
+        (["--only", "nonsense"], "no workload 'nonsense' in grcuda"),
+        (["--suite", "overhead", "--only", "VEC"], "no workload 'VEC' in overhead"),
+        (["--backend", "tpu"], "backend='tpu'"),
+    ],
 )
 def test_wrong_words_are_named(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bench", *words]) == 1
     assert said in capsys.readouterr().err
+
+
+def test_the_case_of_a_workload_does_not_matter() -> None:
+    assert chosen_workloads(["grcuda"], ["vec", "B&S"]) == ["VEC", "B&S"]
 
 
 def test_a_result_says_where_it_comes_from(document: dict[str, Any]) -> None:
