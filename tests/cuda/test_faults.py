@@ -323,3 +323,36 @@ def test_an_input_that_is_never_ready_does_not_hang_the_run(mode: str, how: str)
             stream.synchronize()
         out = exe.run(x=X, timeout_s=20)
         assert ag.to_numpy(out["z"]).shape == (SIZE,)
+
+
+@pytest.mark.parametrize("how", ["run", "submit"])
+def test_launches_that_the_driver_cannot_take_do_not_hold_the_caller(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a stuck input the driver takes so many launches, and then blocks who makes them."""
+    import cupy
+
+    from asyncnet_gpu.backends.cuda import program
+
+    monkeypatch.setattr(program, "_SOON", 1)
+    go_on = threading.Event()
+    net = ag.AsyncNet("row")
+    x = net.input("x", (SIZE,), "float32")
+    net.output(y=net.neg(net.relu(x)))
+    given = X.astype(np.float32)
+    with net.compile(backend="cuda", mode="streams", timeout_s=0.5) as exe:
+        slot = exe._engine._free[0].program
+        np.testing.assert_array_equal(ag.to_numpy(exe.run(x=given)["y"]), -given)
+        launch = slot._issue._short[-1]
+        slot._issue._short[-1] = slot._issue._short_master[-1] = lambda: (go_on.wait(20), launch())
+        stream = cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            stuck = cupy.asarray(given)
+            stream.launch_host_func(lambda _: go_on.wait(20), None)
+            begun = time.monotonic()
+            with pytest.raises(ag.DeadlineExceeded):
+                exe.submit(x=stuck).result() if how == "submit" else exe.run(x=stuck)
+            assert time.monotonic() - begun < 5
+            go_on.set()
+            stream.synchronize()
+        np.testing.assert_array_equal(ag.to_numpy(exe.run(x=given, timeout_s=20)["y"]), -given)

@@ -120,6 +120,10 @@ class IssueList:
         self._done: set[int] = set()
         self._entries: Any = iter(())
 
+    def __len__(self) -> int:
+        """Return how many calls `run` makes."""
+        return len(self._short)
+
     def _add(self, kind: Kind, step: int, call: Call) -> None:
         self.calls.append(call)
         self.meaning.append(Entry(kind, step))

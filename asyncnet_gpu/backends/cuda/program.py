@@ -163,7 +163,7 @@ class CudaProgram(AbstractProgram):
         before = runtime.getDevice()
         try:
             self._begin(execution)
-            if timeout_s is None or (self._trusted and len(self.plan.steps) <= _SOON):
+            if self._issues_here(execution, timeout_s):
                 self._issue_all(execution)
             else:
                 # The caller's thread must come back in time, also from a launch that blocks.
@@ -182,12 +182,20 @@ class CudaProgram(AbstractProgram):
         self._finish(execution)
         return True
 
+    def _issues_here(self, execution: Execution, timeout_s: float | None) -> bool:
+        """Whether the caller's thread may issue: it will come back from the driver, and in time."""
+        if not self._trusted:
+            return timeout_s is None
+        if self._replays(execution) or len(self._issue) <= _SOON:
+            return True
+        return timeout_s is None and self._frame_of(execution).caller_is_done()
+
     def start(self, execution: Execution, on_done: Callable[[], None]) -> None:
         """Issue the plan; the waiter's thread calls `on_done`."""
         before = runtime.getDevice()
         try:
             self._begin(execution)
-            if self._trusted:
+            if self._trusted and self._issues_here(execution, None):
                 self._issue_all(execution)
                 self._watch(execution, on_done)
             else:
