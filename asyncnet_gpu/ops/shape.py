@@ -146,7 +146,9 @@ def _infer_unsqueeze(ins: Specs, attrs: Attrs) -> Specs:
 
 def _view_unsqueeze(array: Any, attrs: Attrs) -> Any:
     new = _unsqueeze_axes(array.shape, attrs["axes"])
-    return array[tuple([None if i in new else slice(None) for i in range(array.ndim + len(new))])]
+    # The dots keep an array where nothing is inserted into a scalar.
+    places = [None if i in new else slice(None) for i in range(array.ndim + len(new))]
+    return array[(*places, ...)]
 
 
 def _reference_unsqueeze(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
@@ -328,6 +330,7 @@ OPS = (
             OpCase("front", (f32(3, 4),), {"axes": 0}, rtol=0, atol=0),
             OpCase("both_ends", (f32(3, 4),), {"axes": (0, -1)}, rtol=0, atol=0),
             OpCase("scalar", (f32(),), {"axes": (0,)}, rtol=0, atol=0),
+            OpCase("scalar_as_it_is", (f32(),), {"axes": ()}, rtol=0, atol=0),
         ),
     ),
     view_op(

@@ -42,7 +42,7 @@ def _infer_slice(ins: Specs, attrs: Attrs) -> Specs:
 
 
 def _view_slice(array: Any, attrs: Attrs) -> Any:
-    return array[_slices(array.shape, attrs)]
+    return array[(*_slices(array.shape, attrs), ...)]  # the dots keep an array of a scalar
 
 
 def _reference_slice(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
@@ -135,6 +135,7 @@ OPS = (
                    {"starts": (-1,), "ends": (-99,), "steps": (-1,)}, rtol=0, atol=0),
             OpCase("empty", (f32(3, 4),), {"starts": (2,), "ends": (1,), "axes": (-1,)},
                    rtol=0, atol=0),
+            OpCase("scalar_as_it_is", (f32(),), {"starts": (), "ends": ()}, rtol=0, atol=0),
         ),
     ),
     view_op(

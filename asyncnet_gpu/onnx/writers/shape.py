@@ -28,6 +28,9 @@ def _axes(op_type: str, w: Writer) -> None:
 def _slice(w: Writer) -> None:
     starts = as_ints(w.attrs["starts"], "starts", where="slice")
     ends = as_ints(w.attrs["ends"], "ends", where="slice")
+    if not starts:  # ONNX does not say what a Slice along no axis is
+        w.node("Identity", w.inputs, w.outputs)
+        return
     axes = range(len(starts)) if w.attrs["axes"] is None else w.attrs["axes"]
     axes = as_ints(tuple(axes) if isinstance(axes, range) else axes, "axes", where="slice")
     steps = w.attrs["steps"]
