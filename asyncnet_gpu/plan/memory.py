@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import le
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ class _Item:
     nbytes: int
     born: int
     dies: int  # last step in issue order; past the end for outputs
-    last: list[int]  # last position per stream; beyond any position for outputs
+    last: dict[int, int]  # last position on each stream that uses it
     offset: int = 0
 
 
@@ -50,7 +49,6 @@ class Layout:
 def _items(graph: Graph, sync: Synchronised, alignment: int) -> list[_Item]:
     storage_of = {name: blob.storage for name, blob in graph.blobs.items()}
     arena = [s.kind in ("temporary", "output") for s in graph.storages]
-    n_streams = len(sync.clocks[0]) if sync.clocks else 1
     found: dict[int, _Item] = {}
     for index, step in enumerate(sync.steps):
         node = graph.nodes[step.node]
@@ -61,13 +59,12 @@ def _items(graph: Graph, sync: Synchronised, alignment: int) -> list[_Item]:
             if item is None:
                 size = graph.storages[storage].nbytes
                 aligned = max(alignment, -(-size // alignment) * alignment)
-                item = found[storage] = _Item(storage, aligned, index, index, [0] * n_streams)
+                item = found[storage] = _Item(storage, aligned, index, index, {})
             item.dies = index
             item.last[step.stream] = sync.positions[index]
     for item in found.values():
         if graph.storages[item.storage].kind == "output":
             item.dies = len(sync.steps)
-            item.last = [1 << 62] * n_streams
     return sorted(found.values(), key=lambda i: i.born)
 
 
@@ -85,11 +82,11 @@ def most_live_bytes(items: Sequence[Any]) -> int:
 
 
 class _Block:
-    """Dead bytes: [start, end) and, per stream, the last use that must have finished."""
+    """Dead bytes: [start, end) and, for each stream that used them, the last use."""
 
     __slots__ = ("end", "last", "start")
 
-    def __init__(self, start: int, end: int, last: list[int]) -> None:
+    def __init__(self, start: int, end: int, last: tuple[tuple[int, int], ...]) -> None:
         self.start, self.end, self.last = start, end, last
 
 
@@ -106,7 +103,8 @@ def _place_in_order(items: list[_Item], clocks: list[list[int]]) -> tuple[list[i
     for item in items:
         while next_death < len(deaths) and deaths[next_death] < item.born:
             for dead in dying[deaths[next_death]]:
-                _release(free, _Block(dead.offset, dead.offset + dead.nbytes, dead.last), serial)
+                last = tuple(dead.last.items())
+                _release(free, _Block(dead.offset, dead.offset + dead.nbytes, last), serial)
             next_death += 1
         offset = _best_fit(free, item.nbytes, clocks[item.born], serial, top)
         if offset is None:
@@ -146,7 +144,12 @@ def _best_fit(
     start = end = -1
     at_top: int | None = None
     for block in (*free, None):
-        usable = block is not None and (serial or all(map(le, block.last, clock)))
+        usable = block is not None
+        if block is not None and not serial:
+            for stream, position in block.last:
+                if clock[stream] < position:  # this use may not have finished
+                    usable = False
+                    break
         if usable and block is not None and block.start == end:
             end = block.end
             continue
@@ -181,7 +184,12 @@ def _place_by_size(items: list[_Item], sync: Synchronised) -> tuple[list[int], i
     n = len(items)
     order = sorted(range(n), key=lambda i: (-items[i].nbytes, items[i].born))
     clocks = np.array([sync.clocks[i.born] for i in items], np.int64).reshape(n, -1)
-    last = np.array([i.last for i in items], np.int64).reshape(n, -1)
+    last = np.zeros_like(clocks)
+    for row, item in zip(last, items, strict=True):
+        for stream, position in item.last.items():
+            row[stream] = position
+        if item.dies == len(sync.steps):  # an output: never free again
+            row[:] = 1 << 62
     starts = np.zeros(n, np.int64)
     ends = np.zeros(n, np.int64)
     rank_clocks, rank_last = clocks[order], last[order]
