@@ -207,4 +207,6 @@ def _bars(axis: Any, suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
     axis.set_xticklabels([row["workload"] for row in rows])
     axis.set_ylabel("speed-up over serial")
     axis.set_title(f"{suite}: median and quartiles; black line: what the net allows")
-    axis.legend(fontsize=8, ncols=len(names))
+    axis.legend(
+        fontsize=8, ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, -0.08), frameon=False
+    )
