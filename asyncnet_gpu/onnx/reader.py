@@ -85,6 +85,8 @@ def plain_domain(domain: str) -> str:
 def _check_envelope(model: ModelProto, limits: Limits) -> None:
     if not model.HasField("graph"):
         _fail("no graph", "a model with a graph", "none", "Check the file.")
+    if not model.graph.output:
+        _fail("no outputs", "at least one", "none", "Check the file.")
     opset = opsets_of(model.opset_import).get("", 1)
     if not 1 <= opset <= NEWEST_OPSET:
         _fail("operator set", f"1 to {NEWEST_OPSET}", opset,

@@ -239,6 +239,13 @@ def test_constants_too_large_to_fold_stay_nodes() -> None:
     assert "exp" in [d.op.name for d in later.definitions]
 
 
+def test_a_model_that_gives_nothing() -> None:
+    made = parser.parse_model(f"{HEAD} agraph (float[4] x) => (y) {{ y = Relu (x) }}")
+    del made.graph.output[:]
+    refused(made, "no outputs")
+    refused(b"", "no graph")
+
+
 def test_budget_counts_in_integers_without_bounds() -> None:
     budget = Budget(Limits(max_tensor_bytes=100))
     assert budget.tensor((5, 5), 4, "here") == 100
