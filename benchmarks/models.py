@@ -290,7 +290,7 @@ cannot be more than work / span or 2.
 
 Machine: {cores} cores, {processor}, {system}; Python {python}, NumPy {numpy}, onnxruntime
 {onnxruntime}. Load average at the end {load}; other processes took {foreign:.0f} % of both cores in
-the median round.
+the median round.{verdict}
 
 {table}
 
@@ -303,12 +303,22 @@ Where the time goes with one thread in the models furthest behind:
 """
 
 
+#: Share of the cores taken by others above which times of two threads mean little.
+_LOUD = 0.2
+
+
 def document(rows: list[Row], worst: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     means = summary(rows)
+    foreign = statistics.median(r.surroundings["foreign_cpu_median"] for r in rows)
+    verdict = (
+        " **So the columns of two threads and of streams are those of a crowded machine and decide"
+        " nothing; those of one thread stand.**"
+    )
     return PAGE.format(
+        verdict=verdict if foreign > _LOUD else "",
         **{k: about[k] for k in ("cores", "processor", "system", "python", "numpy", "onnxruntime")},
         load=about["load_average"][0],
-        foreign=100 * statistics.median(r.surroundings["foreign_cpu_median"] for r in rows),
+        foreign=100 * foreign,
         table="\n".join(table(rows)),
         one=means["geometric_mean_1_threads_best"],
         two=means["geometric_mean_2_threads_best"],
