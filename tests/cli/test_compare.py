@@ -138,7 +138,6 @@ agraph (float[2,4] x) => (y) {
 def test_against_onnxruntime(
     tmp_path: Path, nets: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("onnxruntime")
     path = tmp_path / "model.onnx"
     path.write_bytes(parser.parse_model(MODEL).SerializeToString())
     status, report = compare_json(capsys, str(path), "--right", "onnxruntime")

@@ -90,7 +90,6 @@ def test_tables_name_inputs_outputs_and_times(
 
 
 def test_comparison_with_onnxruntime(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxruntime")
     status, report = run_json(capsys, model, "--backend", "cpu", "--compare", "onnxruntime")
     assert status == 0
     assert {entry["equal"] for entry in report["onnxruntime"].values()} == {True}
@@ -98,7 +97,6 @@ def test_comparison_with_onnxruntime(model: str, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.gpu
 def test_on_cuda(model: str, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("onnxruntime")
     status, report = run_json(
         capsys, model, "--backend", "cuda", "--mode", "graph", "--compare", "onnxruntime"
     )

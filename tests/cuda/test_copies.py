@@ -9,9 +9,6 @@ import pytest
 
 import asyncnet_gpu as ag
 
-# Imports CuPy: nothing here can run without it.
-devices = pytest.importorskip("asyncnet_gpu.backends.cuda.device", exc_type=ModuleNotFoundError)
-
 pytestmark = pytest.mark.multigpu
 
 
@@ -38,6 +35,8 @@ def expected_of(x: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("peers", [True, False])
 def test_blobs_cross_devices(mode: str, peers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     import cupy
+
+    from asyncnet_gpu.backends.cuda import device as devices
 
     devices._peers.clear()  # what later tests find there must not outlive access switched off below
     monkeypatch.setattr(devices, "_peers", {})
