@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, final
 
+from asyncnet_gpu.errors import AsyncNetError, DeviceError, message
+from asyncnet_gpu.graph import Node
 from asyncnet_gpu.plan.cost import DeviceModel
 from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.specs import TensorSpec
@@ -38,6 +40,20 @@ class ProgramOptions:
     blas_threads: int | None = None
     adversary_seed: int | None = None
     devices: tuple[int, ...] | None = None
+
+
+def cannot_bind(node: Node, error: Exception) -> AsyncNetError:
+    """Return the error of a node whose operator took the shapes and then could not be bound."""
+    if isinstance(error, AsyncNetError):
+        return error
+    return DeviceError(
+        message(
+            "bind", f"{node.op.kind} {node.name!r} cannot be bound to its arrays",
+            expected="attributes that its operator can carry out",
+            got=f"{type(error).__name__}: {error}",
+            remedy=f"Check the attributes of the node added at {node.line}.",
+        )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

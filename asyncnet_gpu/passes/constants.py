@@ -23,12 +23,16 @@ def array_of(blob: BlobInfo, base: Array) -> Array:
     )
 
 
-def _evaluate(graph: Graph, node: Node, values: dict[int, Array]) -> list[Array]:
+def _evaluate(graph: Graph, node: Node, values: dict[int, Array]) -> list[Array] | None:
+    """Return the results of a node, or None where it fails: the run then says so, with the node."""
     ins = [array_of(graph.blobs[n], values[graph.blobs[n].storage]) for n in node.reads]
     outs = [np.empty(s.shape, s.dtype) for s in graph.write_specs(node)]
     wanted = node.op.scratch(graph.read_specs(node), graph.write_specs(node), node.attrs, "cpu")
     scratch = [np.empty(s.shape, s.dtype) for s in wanted]
-    node.op.bind(np, ins, outs, node.attrs, scratch)()
+    try:
+        node.op.bind(np, ins, outs, node.attrs, scratch)()
+    except Exception:  # whatever NumPy raises, such as for an integer to a negative power
+        return None
     return outs
 
 
@@ -57,8 +61,11 @@ def fold_constants(graph: Graph) -> Graph:
     for node in graph.nodes:
         if not _foldable(graph, node, known):
             continue
+        results = _evaluate(graph, node, known)
+        if results is None:
+            continue
         keep[node.id] = False
-        for name, result in zip(node.writes, _evaluate(graph, node, known), strict=True):
+        for name, result in zip(node.writes, results, strict=True):
             old = storages[graph.blobs[name].storage]
             storages[old.id] = Storage(old.id, old.device, old.nbytes, "constant")
             known[old.id] = result

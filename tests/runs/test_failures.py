@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import asyncnet_gpu as ag
+from asyncnet_gpu.ops import registry
 
 MODES = ("serial", "streams", "graph")
 X = np.ones(4, np.float32)
@@ -241,3 +243,27 @@ def test_keyboard_interrupt_passes_through() -> None:
     net.output(net.call(interrupt, x, shape=4, dtype="float32", name="y"))
     with net.compile(backend="cpu", mode="serial") as exe, pytest.raises(KeyboardInterrupt):
         exe.run(x=X)
+
+
+def test_what_an_operator_cannot_bind_names_the_node() -> None:
+    def bind(*_: object) -> None:
+        raise OverflowError("too large for the way it is written")
+
+    net = ag.AsyncNet("unbound")
+    x = net.input("x", (3,), "int32")
+    net.output(*net.add_node(replace(registry()["neg"], bind=bind), (x,), {}, name="n"))
+    with pytest.raises(ag.DeviceError, match="'n' cannot be bound") as caught:
+        net.compile(backend="cpu", mode="serial").run(x=np.ones(3, np.int32))
+    assert "OverflowError: too large" in str(caught.value)
+    assert "test_failures.py" in str(caught.value)
+
+
+def test_a_constant_that_cannot_be_folded_fails_in_the_run_with_its_node() -> None:
+    net = ag.AsyncNet("power")
+    two, minus = net.constant(np.full(3, 2)), net.constant(np.full(3, -1))
+    net.output(net.pow(two, minus, name="p"))
+    with (
+        net.compile(backend="cpu", mode="serial") as exe,
+        pytest.raises(ag.DeviceError, match=r"'p'.*negative integer powers"),
+    ):
+        exe.run()

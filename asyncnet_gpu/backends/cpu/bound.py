@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from asyncnet_gpu.backends.base import cannot_bind
 from asyncnet_gpu.backends.cpu.memory import Array, blob_array, byte_array, bytes_of
 from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.ops.base import Launch
@@ -103,7 +104,10 @@ class BoundPlan:
             np.ndarray(s.shape, s.dtype, buffer=block, offset=offset)
             for s, offset in zip(wanted, self.plan.scratch[index], strict=True)
         ]
-        return node.op.bind(np, ins, outs, node.attrs, scratch)
+        try:
+            return node.op.bind(np, ins, outs, node.attrs, scratch)
+        except Exception as error:  # whatever NumPy raises: say of which node
+            raise cannot_bind(node, error) from error
 
     def set_inputs(self, inputs: Mapping[str, Array]) -> list[int]:
         """Take the arrays of the next run; return the steps whose launch has changed."""

@@ -16,7 +16,7 @@ from typing import Any, final
 import cupy
 import numpy as np
 
-from asyncnet_gpu.backends.base import ProgramOptions
+from asyncnet_gpu.backends.base import ProgramOptions, cannot_bind
 from asyncnet_gpu.backends.cuda import overrides
 from asyncnet_gpu.backends.cuda.arrays import array_over, blob_array, pretend_memory
 from asyncnet_gpu.backends.cuda.blas import workspace_bytes
@@ -250,8 +250,11 @@ class BoundPlan:
         context = StepContext(self.streams[self.plan.steps[index].stream])
         stream = context.stream.stream
         xp = ProductNamespace(context, outs[0]) if node.op.name in PRODUCTS else cupy
-        with stream:  # what binding computes is read on this stream later
-            launch = node.op.bind(xp, ins, outs, node.attrs, scratch)
+        try:
+            with stream:  # what binding computes is read on this stream later
+                launch = node.op.bind(xp, ins, outs, node.attrs, scratch)
+        except (TypeError, ValueError, ArithmeticError) as error:  # not those of the device
+            raise cannot_bind(node, error) from error
         return partial(run_with_cupy, stream, self._resources.temporaries.malloc, launch)
 
     # -- inputs ------------------------------------------------------------------------------
