@@ -6,10 +6,6 @@
 
 #include <cuda_fp16.h>
 
-#ifndef SOFTCUDA_EXTENT
-#define SOFTCUDA_EXTENT(n)
-#endif
-
 template <typename T>
 struct Accumulator {
   typedef unsigned long long type;

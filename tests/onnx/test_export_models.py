@@ -34,8 +34,7 @@ def run(model: bytes | str, arrays: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_pretrained_model_goes_out_as_it_came(name: str) -> None:
-    if name not in pretrained():
-        pytest.skip("the packages in requirements/models.txt are not installed")
+    assert name in pretrained(), "install requirements/models.txt, as `make test` does"
     path = str(pretrained()[name])
     shapes, values = MODELS[name]
     net = open_net(path)
