@@ -22,7 +22,9 @@ def _make_error_class(kind: type[BaseException]) -> type[DeviceError]:
     try:
         made = type("DeviceError", (DeviceError, kind), {"__module__": DeviceError.__module__})
         made("probe")
-    except Exception:
+    except (
+        Exception
+    ):  # a class of the user's may refuse a subclass or a message in any way it likes
         return DeviceError
     return made
 

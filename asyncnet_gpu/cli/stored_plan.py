@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from asyncnet_gpu.errors import PlanError, message
+from asyncnet_gpu.errors import InternalError, PlanError, message
 from asyncnet_gpu.graph import BlobInfo, Graph, Node, Storage
 from asyncnet_gpu.ops.base import Arrays, Attrs, Launch, Op, Specs
 from asyncnet_gpu.plan.types import ALLOCATORS, MODES, Plan, Step, StreamInfo
@@ -107,12 +107,12 @@ def _op(kind: str) -> Op:
 
 
 def _infer(ins: Specs, attrs: Attrs) -> Specs:
-    raise NotImplementedError("a stored plan cannot be extended")
+    raise InternalError("[verify] a plan read from a file was extended: it can only be checked")
 
 
 def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
-    raise NotImplementedError("a stored plan cannot run")
+    raise InternalError("[verify] a plan read from a file was bound: it can only be checked")
 
 
 def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
-    raise NotImplementedError("a stored plan cannot run")
+    raise InternalError("[verify] a plan read from a file was run: it can only be checked")
