@@ -22,9 +22,7 @@ def _make_error_class(kind: type[BaseException]) -> type[DeviceError]:
     try:
         made = type("DeviceError", (DeviceError, kind), {"__module__": DeviceError.__module__})
         made("probe")
-    except (
-        Exception
-    ):  # a class of the user's may refuse a subclass or a message in any way it likes
+    except Exception:  # the user's class may refuse to be subclassed in any way it likes
         return DeviceError
     return made
 
