@@ -22,13 +22,22 @@ from asyncnet_gpu.backends.base import (
     Ranges,
 )
 from asyncnet_gpu.blame import blame, describe_step
-from asyncnet_gpu.errors import AsyncNetError, DeadlineExceeded, QueueFull, message
+from asyncnet_gpu.errors import AsyncNetError, DeadlineExceeded, NetError, message
+from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.plan.types import Plan
-from asyncnet_gpu.run import Run, State, cancelled_error
+from asyncnet_gpu.run import Run, State, cancelled_error, expired_error, queue_full_error
 
 
 class ExecutableClosed(AsyncNetError):
     """A run was asked for after `close`."""
+
+
+def closed_error() -> ExecutableClosed:
+    """Return the error of a run after `close`."""
+    return ExecutableClosed(
+        message("run", "the executable is closed", expected="an open one", got="closed",
+                remedy="Compile the net again.")
+    )  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +90,11 @@ class Engine:
         self._n_busy = 0
         self._closed = False
         self._node_ids = {node.name: node.id for node in plan.graph.nodes}
+
+    @property
+    def name(self) -> str:
+        """Name of the net."""
+        return self.plan.graph.name
 
     def node_id(self, name: str) -> int:
         """Return the id of a node of the plan by name."""
@@ -180,15 +194,9 @@ class Engine:
                 self._room.wait(left)
                 return False
         if self._on_full == "block" and until == run.deadline_s:
-            run.finish({}, _expired())
+            run.finish({}, expired_error())
             return True
-        raise QueueFull(
-            message(
-                "submit", "all slots are busy and the queue is full",
-                expected=f"at most {self._queue_bound} runs waiting", got=self._queue_bound + 1,
-                remedy="Wait for a run, or raise slots= or queue=.",
-            )
-        )  # fmt: skip
+        raise queue_full_error(self._queue_bound)
 
     def _start(self, run: Run, slot: Slot) -> None:
         """Start `run` on `slot`, or, when it is too late for that, the next one that is queued.
@@ -222,7 +230,7 @@ class Engine:
                 run.state, run.slot, run.started_s = State.RUNNING, slot, time.monotonic()
                 self._running.add(run)
         if not begins:
-            run.finish({}, _expired() if late else cancelled_error())
+            run.finish({}, expired_error() if late else cancelled_error())
         return begins
 
     def _next_or_free(self, slot: Slot) -> Run | None:
@@ -355,14 +363,35 @@ class Engine:
         steps = slot.program.stuck_at(run.execution)
         return "still in " + ("; ".join(describe_step(self.plan, s) for s in steps) or "no step")
 
+    # -- barriers ------------------------------------------------------------------------------
+
+    def barrier_reached(self, run: Run, name: str) -> bool:
+        """Whether a run has passed the barrier `name`; raises what a failed run raises."""
+        node = self._barrier_node(name)
+        if run.state is State.DONE:
+            error = run.exception(0)
+            if error is not None:
+                raise error
+            return True
+        slot = run.slot
+        return slot is not None and slot.program.barrier_reached(run.execution, node)
+
+    def _barrier_node(self, name: str) -> int:
+        graph = self.plan.graph
+        node = graph.nodes[self._node_ids[name]] if name in self._node_ids else None
+        if node is None or node.op.name not in BARRIERS:
+            known = ", ".join(n.name for n in graph.nodes if n.op.name in BARRIERS) or "none"
+            raise NetError(
+                message(f"net {graph.name!r}", f"no barrier {name!r}", expected=f"one of {known}",
+                        got=repr(name), remedy="Wait for a barrier of the net of this run.")
+            )  # fmt: skip
+        return node.id
+
     # -- the end -------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ExecutableClosed(
-                message("run", "the executable is closed", expected="an open one", got="closed",
-                        remedy="Compile the net again.")
-            )  # fmt: skip
+            raise closed_error()
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until nothing is queued or under way; False when `timeout_s` passes first."""
@@ -391,10 +420,3 @@ class Engine:
         with contextlib.ExitStack() as stack:  # each one, whatever another raises
             for slot in free:
                 stack.callback(slot.program.close)
-
-
-def _expired() -> DeadlineExceeded:
-    return DeadlineExceeded(
-        message("run", "the deadline passed before the launch", expected="a free slot in time",
-                got="none", remedy="Raise slots=, or give the run a later deadline_s.")
-    )  # fmt: skip

@@ -9,14 +9,15 @@ import logging
 import time
 from collections.abc import Callable, Generator
 from enum import Enum
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 from asyncnet_gpu.backends.base import Execution
-from asyncnet_gpu.errors import DeadlineExceeded, NetError, RunCancelled, message
-from asyncnet_gpu.ops.barrier import BARRIERS
+from asyncnet_gpu.errors import DeadlineExceeded, QueueFull, RunCancelled, message
 
 if TYPE_CHECKING:
-    from asyncnet_gpu.engine import Engine, Slot
+    import threading
+
+    from asyncnet_gpu.engine import Slot
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,6 +28,37 @@ class State(Enum):
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
+
+
+class Runner(Protocol):
+    """What carries runs out: an `Engine`, or whatever else hands them to callers.
+
+    Attributes
+    ----------
+    lock
+        Guards the state of every run.
+    timeout_s
+        Limit of waits that name none, in seconds.
+    """
+
+    lock: threading.Lock
+    timeout_s: float
+
+    @property
+    def name(self) -> str:
+        """Name of the net."""
+
+    def cancel(self, run: Run) -> bool:
+        """Cancel a run; False when it had ended."""
+
+    def reap(self) -> None:
+        """Give up the runs that have taken longer than the limit."""
+
+    def where_now(self, run: Run) -> str:
+        """Say what a run is doing."""
+
+    def barrier_reached(self, run: Run, name: str) -> bool:
+        """Whether a run has passed a barrier; `NetError` when the net has none of that name."""
 
 
 @final
@@ -44,7 +76,7 @@ class Run:
         "started_s", "state", "timeout_s",
     )  # fmt: skip
 
-    def __init__(self, engine: Engine, execution: Execution, deadline_s: float | None) -> None:
+    def __init__(self, engine: Runner, execution: Execution, deadline_s: float | None) -> None:
         self._engine = engine
         self.execution = execution
         self.slot: Slot | None = None
@@ -141,32 +173,10 @@ class Run:
         NetError
             If the net of this run has no such barrier.
         """
-        node = self._barrier_node(name)
-        if self.state is State.DONE:
-            if self._error is not None:
-                raise self._error
-            return True
-        slot = self.slot
-        if slot is None:
-            return False
-        return slot.program.barrier_reached(self.execution, node)
-
-    def _barrier_node(self, name: str) -> int:
-        graph = self._engine.plan.graph
-        try:
-            node = graph.nodes[self._engine.node_id(name)]
-        except KeyError:
-            node = None
-        if node is None or node.op.name not in BARRIERS:
-            known = ", ".join(n.name for n in graph.nodes if n.op.name in BARRIERS) or "none"
-            raise NetError(
-                message(f"net {graph.name!r}", f"no barrier {name!r}", expected=f"one of {known}",
-                        got=repr(name), remedy="Wait for a barrier of the net of this run.")
-            )  # fmt: skip
-        return node.id
+        return self._engine.barrier_reached(self, name)
 
     def __repr__(self) -> str:
-        return f"<Run of {self._engine.plan.graph.name!r}: {self.state.value}>"
+        return f"<Run of {self._engine.name!r}: {self.state.value}>"
 
     # -- what the engine calls ---------------------------------------------------------------
 
@@ -216,3 +226,22 @@ def cancelled_error() -> RunCancelled:
     return RunCancelled(
         message("run", "cancelled", expected="a result", got="run.cancel()", remedy="Submit again.")
     )
+
+
+def expired_error() -> DeadlineExceeded:
+    """Return the error of a run that could not begin before its deadline."""
+    return DeadlineExceeded(
+        message("run", "the deadline passed before the launch", expected="a free slot in time",
+                got="none", remedy="Raise slots=, or give the run a later deadline_s.")
+    )  # fmt: skip
+
+
+def queue_full_error(bound: int) -> QueueFull:
+    """Return the error of a run that found all slots busy and no place in the queue."""
+    return QueueFull(
+        message(
+            "submit", "all slots are busy and the queue is full",
+            expected=f"at most {bound} runs waiting", got=bound + 1,
+            remedy="Wait for a run, or raise slots= or queue=.",
+        )
+    )  # fmt: skip
