@@ -4,6 +4,10 @@ Several streams that each call a threaded BLAS would fight for the cores, and a 
 round differently with another number of threads: a net that may run on several streams therefore
 uses one number in every mode. The setting is global to the process, so it is counted: the first run
 sets it, the last one puts back what was there.
+
+threadpoolctl lets only the thread that first set a limit set it again, as long as that thread
+lives, and ignores all others without a word. Runs come from any thread, so the governor, which does
+the counting itself, takes that right before it sets anything and gives it up afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ class BlasGovernor:
             self._before = [library.get_num_threads() for library in self._libraries]
             for library, before in zip(self._libraries, self._before, strict=True):
                 if before != n_threads:
-                    library.set_num_threads(n_threads)
+                    _set(library, n_threads)
 
     def release(self) -> None:
         """End one use; the last one restores the numbers found by the first."""
@@ -44,7 +48,17 @@ class BlasGovernor:
             if self._users == 0:
                 for library, before in zip(self._libraries or (), self._before, strict=True):
                     if library.get_num_threads() != before:
-                        library.set_num_threads(before)
+                        _set(library, before)
+
+
+def _set(library: Any, n_threads: int) -> None:
+    """Set the number, whichever thread set it last."""
+    clear = getattr(library, "clear_controlling_thread", None)  # OpenBLAS alone has such a right
+    if clear is not None:
+        clear(force=True)
+    library.set_num_threads(n_threads)
+    if clear is not None:
+        clear(force=True)
 
 
 GOVERNOR = BlasGovernor()

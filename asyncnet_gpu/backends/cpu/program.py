@@ -10,13 +10,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, final
 
-import numpy as np
-
 from asyncnet_gpu.backends.base import AbstractProgram, Execution, ProgramOptions, dependents
 from asyncnet_gpu.backends.cpu.adversary import run_adversarially
 from asyncnet_gpu.backends.cpu.blas import GOVERNOR
 from asyncnet_gpu.backends.cpu.bound import BoundPlan
 from asyncnet_gpu.backends.cpu.lanes import Kind, Lane, Record, Wait, leave
+from asyncnet_gpu.backends.cpu.numpy_state import new_context, set_up
 from asyncnet_gpu.errors import DeviceError, message
 from asyncnet_gpu.plan.types import Plan
 
@@ -34,12 +33,14 @@ class CpuProgram(AbstractProgram):
         self._current: Execution | None = None
         self._on_done: Callable[[], None] | None = None
         self._tokens: list[int] = []
+        self._limits: list[None] = []
         self._copied: dict[str, Any] = {}
         self._done = _thread.allocate_lock()
         self._done.acquire()
         self._workers: dict[int, _Worker] = {}
         self._changed_lanes = False
         self._runs = 0
+        self._context = new_context()
         self._bound = BoundPlan(plan, values, self._pass_barrier)
         self._waits: list[Wait] = []
         self._lanes = self._build_lanes()
@@ -72,8 +73,7 @@ class CpuProgram(AbstractProgram):
 
     def execute(self, execution: Execution, timeout_s: float | None) -> bool:
         """Carry the plan out; see the contract."""
-        with np.errstate(all="ignore"):  # infinity and NaN are results, as on a GPU: no warning
-            return self._execute(execution, timeout_s)
+        return self._context.run(self._execute, execution, timeout_s)
 
     def _execute(self, execution: Execution, timeout_s: float | None) -> bool:
         self._begin(execution, None)
@@ -104,8 +104,7 @@ class CpuProgram(AbstractProgram):
         """Hand every lane to its worker thread."""
         self._begin(execution, on_done)
         if self.options.adversary_seed is not None:
-            with np.errstate(all="ignore"):
-                self._adversary(execution)
+            self._context.run(self._adversary, execution)
             return
         if not self._lanes:
             self._finish(execution)
@@ -128,7 +127,18 @@ class CpuProgram(AbstractProgram):
             self._tokens = [0]
         if self.options.blas_threads is not None:
             GOVERNOR.acquire(self.options.blas_threads)
+            self._limits.append(None)
         execution.started_s = time.perf_counter()
+
+    def _lift_limit(self) -> None:
+        """End the run's use of the limit on BLAS threads.
+
+        Once, though an abandoned run ends twice: when it is given up, and when the step that hung
+        comes back after all. Either may be first; list.pop is atomic.
+        """
+        with contextlib.suppress(IndexError):
+            self._limits.pop()
+            GOVERNOR.release()
 
     def _heal(self) -> None:
         """Undo what an error or a cancelled run left behind."""
@@ -157,8 +167,7 @@ class CpuProgram(AbstractProgram):
                 on_done()
 
     def _finish(self, execution: Execution) -> None:
-        if self.options.blas_threads is not None:
-            GOVERNOR.release()
+        self._lift_limit()
         if execution.slices is not None:
             for lane in self._lanes:
                 if lane.recorder is not None:
@@ -245,8 +254,7 @@ class CpuProgram(AbstractProgram):
         for wait in self._waits:
             with contextlib.suppress(RuntimeError):  # open already
                 wait.lock.release()  # whoever waits for the hanging step goes home
-        if self.options.blas_threads is not None:
-            GOVERNOR.release()
+        self._lift_limit()
 
 
 @final
@@ -273,7 +281,7 @@ class _Worker:
         self._go.release()
 
     def _loop(self) -> None:
-        np.seterr(all="ignore")  # of this thread alone; see `CpuProgram.execute`
+        set_up()
         while True:
             self._go.acquire()  # idle between runs; `stop` wakes it
             execution, self._execution = self._execution, None
