@@ -177,6 +177,37 @@
 // instantiate: unary<float, double, Same>
 // instantiate: unary<double, __half, Same>
 // instantiate: unary<double, float, Same>
+// instantiate: unary<unsigned char, float, Decode<4, 3, 7, 127, -1, 127>>
+// instantiate: unary<unsigned char, float, Decode<5, 2, 15, 124, 124, 126>>
+// instantiate: unary<unsigned char, float, Decode<5, 2, 16, 128, -1, 128>>
+// instantiate: unary<unsigned char, float, Decode<2, 1, 1, 8, 7, 8>>
+// instantiate: unary<unsigned char, float, DecodeExponent>
+// instantiate: unary<unsigned short, float, DecodeUpper>
+// instantiate: unary<float, unsigned char, Encode<4, 3, 7, 127, 126, 127>>
+// instantiate: unary<float, unsigned char, Encode<5, 2, 15, 124, 124, 126>>
+// instantiate: unary<float, unsigned char, Encode<4, 3, 8, 128, 128, 128>>
+// instantiate: unary<float, unsigned char, Encode<2, 1, 1, 8, 7, 8>>
+// instantiate: unary<double, unsigned char, Encode<4, 3, 7, 127, 127, 127>>
+// instantiate: unary<__half, unsigned char, Encode<4, 3, 7, 127, 126, 127>>
+// instantiate: unary<float, unsigned char, EncodeExponent<0, true>>
+// instantiate: unary<float, unsigned char, EncodeExponent<1, false>>
+// instantiate: unary<double, unsigned char, EncodeExponent<-1, true>>
+// instantiate: unary<float, unsigned short, EncodeUpper>
+// instantiate: unary<__half, unsigned short, EncodeUpper>
+// instantiate: unary<unsigned char, unsigned char, Same>
+// instantiate: unary<unsigned short, unsigned short, Same>
+// instantiate: unary<unsigned int, unsigned int, Same>
+// instantiate: unary<unsigned long long, unsigned long long, Same>
+// instantiate: binary<signed char, signed char, ShiftLeft>
+// instantiate: binary<signed char, signed char, ShiftRight>
+// instantiate: binary<signed char, signed char, Mod>
+// instantiate: binary<unsigned char, unsigned char, ShiftRight>
+// instantiate: binary<unsigned long long, unsigned long long, ShiftLeft>
+// instantiate: binary<unsigned long long, unsigned long long, Mod>
+// instantiate: binary<unsigned long long, unsigned long long, Fmod>
+// instantiate: binary<unsigned long long, unsigned long long, BitwiseXor>
+// instantiate: binary<__half, __half, Fmod>
+// instantiate: binary<double, double, Fmod>
 // instantiate: unary_strided<float, float, Relu>
 // instantiate: binary_strided<float, float, Mul>
 // instantiate: unary_strided<__half, __half, Relu>
@@ -184,6 +215,10 @@
 // instantiate: unary_strided<long long, long long, Relu>
 // instantiate: binary_strided<long long, long long, Mul>
 // instantiate: binary_strided<float, bool, Less>
+// instantiate: unary_strided<float, unsigned char, Encode<4, 3, 7, 127, 126, 127>>
+// instantiate: unary_strided<unsigned char, float, Decode<5, 2, 15, 124, 124, 126>>
+// instantiate: binary_strided<int, int, ShiftLeft>
+// instantiate: binary_strided<double, double, Mod>
 
 #include "elementwise_functions.cuh"
 

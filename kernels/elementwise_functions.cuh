@@ -206,3 +206,81 @@ BINARY(BitwiseXor, C(a ^ b))
 BINARY(ShiftLeft, is_wide(b) ? C(0) : C(wrap(a) << b))
 BINARY(ShiftRight, is_wide(b) ? (a < C(0) ? C(-1) : C(0)) : C(a >> b))
 BINARY(PRelu, a < C(0) ? a * b : a)
+
+// Narrow floats as codes: a sign, EXPONENT bits and MANTISSA bits. The codes below FINITE are finite
+// magnitudes, INFINITE is that of infinity and NAN_CODE that of NaN.
+
+template <int EXPONENT, int MANTISSA, int BIAS, int FINITE, int INFINITE, int NAN_CODE>
+struct Decode {
+  template <typename C>
+  __device__ __forceinline__ static float apply(C code, C, C) {
+    const unsigned int sign = 1u << (EXPONENT + MANTISSA);
+    const unsigned int size = (unsigned int)code & (sign - 1), negative = (unsigned int)code & sign;
+    unsigned int bits = 0x7fc00000u;  // NaN
+    if (size < FINITE && (NAN_CODE != sign || sign == 8 || !negative || size)) {
+      // A subnormal is a multiple of the smallest one.
+      const float smallest = __uint_as_float((unsigned int)(128 - BIAS - MANTISSA) << 23);
+      bits = size >> MANTISSA ? (size << (23 - MANTISSA)) + ((127u - BIAS) << 23)
+                              : __float_as_uint((float)size * smallest);
+      bits |= negative ? 0x80000000u : 0;
+    } else if (size == INFINITE) {
+      bits = negative ? 0xff800000u : 0x7f800000u;
+    }
+    return __uint_as_float(bits);
+  }
+};
+
+// BEYOND is the code of what is too large.
+template <int EXPONENT, int MANTISSA, int BIAS, int FINITE, int BEYOND, int NAN_CODE>
+struct Encode {
+  template <typename C>
+  __device__ __forceinline__ static unsigned int apply(C value, C, C) {
+    const unsigned int sign = 1u << (EXPONENT + MANTISSA);
+    const unsigned int all = __float_as_uint((float)value), bits = all & 0x7fffffffu;
+    if (bits > 0x7f800000u) return NAN_CODE;
+    unsigned int code;
+    if (bits < (128u - BIAS) << 23) {
+      const float per_unit = __uint_as_float((unsigned int)(126 + BIAS + MANTISSA) << 23);
+      code = (unsigned int)rintf(__uint_as_float(bits) * per_unit);
+    } else {
+      const unsigned int moved = bits - ((127u - BIAS) << 23), shift = 23 - MANTISSA;
+      code = (moved + (1u << (shift - 1)) - 1 + ((moved >> shift) & 1)) >> shift;
+    }
+    if (code >= FINITE) code = BEYOND;
+    // Where -0 is NaN, zero has no sign.
+    const bool has_sign = NAN_CODE != sign || sign == 8 || code;
+    return all >> 31 && has_sign ? code | sign : code;
+  }
+};
+
+// bfloat16: the upper half of a float32.
+UNARY(DecodeUpper, __uint_as_float((unsigned int)x << 16))
+struct EncodeUpper {
+  template <typename C>
+  __device__ __forceinline__ static unsigned int apply(C value, C, C) {
+    const unsigned int bits = __float_as_uint((float)value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0;
+    return (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  }
+};
+
+// float8_e8m0fnu: an exponent alone.
+struct DecodeExponent {
+  template <typename C>
+  __device__ __forceinline__ static float apply(C code, C, C) {
+    const unsigned int bits = (unsigned int)code << 23;
+    return __uint_as_float(code == 0 ? 0x00400000u : code == 255 ? 0x7fc00000u : bits);
+  }
+};
+// ROUNDING 0 is to the nearest, 1 up, -1 down; SATURATE stops at the largest exponent.
+template <int ROUNDING, bool SATURATE>
+struct EncodeExponent {
+  template <typename C>
+  __device__ __forceinline__ static unsigned int apply(C value, C, C) {
+    const unsigned int bits = __float_as_uint((float)value);
+    const unsigned int code = (bits >> 23) & 0xff, mantissa = bits & 0x7fffff, half = 0x400000;
+    bool up = ROUNDING > 0 && mantissa > 0;
+    if (ROUNDING == 0) up = mantissa > half || (mantissa == half && code > 0);
+    return code == 0xff || (SATURATE && code == 0xfe) || !up ? code : code + 1;
+  }
+};

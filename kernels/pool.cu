@@ -1,18 +1,16 @@
-// Pooling over windows of up to three spatial axes, and over whole planes.
+// Pooling over windows of up to three spatial axes.
 //
 // max_pool       out[n, c, o] = max over taps k of x[n, c, stride*o + dilation*k - begin]
 // max_pool_places  the same, and where the (first) maximum was: its position in all of x, in C order
 // average_pool   the sum of the same elements, divided by the number of taps inside the input, or,
 //                where padding counts, inside the padded input
-// global_pool    max (MAX) or mean of all elements of a plane (n, c)
 // Layouts        x (n, c, d, h, w) with any strides, missing axes have extent 1; out C-contiguous.
 //                Positions outside the input are left out; NaN wins every maximum
-// Launch         windows: 1-D grid-stride loop, one output for each thread and turn, 256 threads;
-//                global_pool: a block of 256 threads for each plane and turn
+// Launch         1-D grid-stride loop, one output for each thread and turn, 256 threads
 // dtypes         maxima: all numbers; means: float16 (accumulated in float32), float32, float64
 // Limits         extents below 2^31
-// Determinism    windows: one thread for each output; planes: fixed tree in shared memory
-// Source         tree reduction as in Harris, "Optimizing parallel reduction in CUDA", 2007
+// Determinism    one thread for each output, taps in a fixed order
+// Source         meaning as in ONNX (MaxPool, AveragePool)
 //
 // instantiate: max_pool<__half>
 // instantiate: max_pool<float>
@@ -33,16 +31,8 @@
 // instantiate: average_pool<__half>
 // instantiate: average_pool<float>
 // instantiate: average_pool<double>
-// instantiate: global_pool<__half, true>
-// instantiate: global_pool<float, true>
-// instantiate: global_pool<double, true>
-// instantiate: global_pool<__half, false>
-// instantiate: global_pool<float, false>
-// instantiate: global_pool<double, false>
 
 #include "common.cuh"
-
-#define THREADS 256
 
 struct PoolLayout {
   long long size;  // outputs
@@ -190,37 +180,5 @@ __global__ void average_pool(const T* x, T* out, PoolLayout layout) {
     const int count = taps_inside(origin[0], 0, layout) * taps_inside(origin[1], 1, layout) *
                       taps_inside(origin[2], 2, layout);
     out[i] = narrow<T>(sum / (Acc)count);
-  }
-}
-
-template <typename T, bool MAX>
-__global__ void global_pool(const T* x, T* out, PoolLayout layout) {
-  typedef typename Accumulator<T>::type Acc;
-  __shared__ Acc partial[THREADS];
-  const long long area = (long long)layout.extent[1] * layout.extent[2];
-  const long long volume = area * layout.extent[0];
-  for (long long i = blockIdx.x; i < layout.size; i += gridDim.x) {
-    const T* plane = x + i / layout.channels * layout.x_n + i % layout.channels * layout.x_c;
-    Acc result = MAX ? (Acc)layout.lowest : (Acc)0;
-    for (long long at = threadIdx.x; at < volume; at += THREADS) {
-      const Acc value = widen<T>(plane[at / area * layout.x_stride[0] +
-                                       at % area / layout.extent[2] * layout.x_stride[1] +
-                                       at % layout.extent[2] * layout.x_stride[2]]);
-      if (MAX) result = larger(value, result) ? value : result;
-      else result += value;
-    }
-    partial[threadIdx.x] = result;
-    __syncthreads();
-    for (int half = THREADS / 2; half > 0; half /= 2) {
-      if (threadIdx.x < half) {
-        const Acc other = partial[threadIdx.x + half];
-        if (MAX) partial[threadIdx.x] = larger(other, partial[threadIdx.x]) ? other
-                                                                            : partial[threadIdx.x];
-        else partial[threadIdx.x] += other;
-      }
-      __syncthreads();
-    }
-    if (threadIdx.x == 0) out[i] = narrow<T>(MAX ? partial[0] : partial[0] / (Acc)volume);
-    __syncthreads();  // WAR: the next plane overwrites what thread 0 still reads
   }
 }

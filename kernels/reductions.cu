@@ -7,7 +7,8 @@
 //            reduce_columns: blocks of 32 x 8 threads, 32 neighbouring outputs each, so that loads
 //            are coalesced where the outputs lie side by side. grid.y parts share the elements of
 //            an output evenly and write part p of output o to out[o * parts + p]; a second launch
-//            of reduce_rows combines them. log_sum_exp and arg: as reduce_rows, one part
+//            of reduce_rows combines them. log_sum_exp and arg: as reduce_rows, one part.
+//            What has no elements is the identity, finished
 // dtypes     all numbers; float16 is accumulated in float32, integers in their own type
 // Limits     at most 8 merged axes on each side
 // Determinism  each thread adds in a fixed order, then a tree of fixed shape: equal bits every time
@@ -30,6 +31,10 @@
 // instantiate: reduce_rows<int, int, Same, Product, Same>
 // instantiate: reduce_rows<long long, long long, Abs, Sum, Same>
 // instantiate: reduce_rows<unsigned long long, unsigned long long, Same, Largest, Same>
+// instantiate: reduce_rows<double, double, Same, Sum, Mean>
+// instantiate: reduce_rows<__half, __half, Same, Largest, Same>
+// instantiate: reduce_rows<int, int, Same, Largest, Same>
+// instantiate: reduce_rows<unsigned char, unsigned char, Same, Largest, Same>
 // instantiate: reduce_columns<float, float, Same, Sum, Same>
 // instantiate: reduce_columns<float, float, Same, Largest, Same>
 // instantiate: reduce_columns<__half, __half, Square, Sum, Sqrt>
@@ -48,25 +53,30 @@
 #include "elementwise_functions.cuh"
 #include "reduce.cuh"
 
+// `none` is the result for no elements; extrema always have some.
 struct Sum {
+  static const int none = 0;
   template <typename C>
   __device__ __forceinline__ static C combine(C a, C b) {
     return Add::apply(a, b);
   }
 };
 struct Product {
+  static const int none = 1;
   template <typename C>
   __device__ __forceinline__ static C combine(C a, C b) {
     return Mul::apply(a, b);
   }
 };
 struct Largest {
+  static const int none = 0;
   template <typename C>
   __device__ __forceinline__ static C combine(C a, C b) {
     return Maximum::apply(a, b);
   }
 };
 struct Smallest {
+  static const int none = 0;
   template <typename C>
   __device__ __forceinline__ static C combine(C a, C b) {
     return Minimum::apply(a, b);
@@ -82,7 +92,7 @@ __global__ void reduce_rows(const In* x, Out* out, Layout kept, Layout reduced, 
   const long long row = blockIdx.x, part = blockIdx.y;
   const long long from = reduced.size * part / parts, to = reduced.size * (part + 1) / parts;
   const In* start = x + offset_in(kept, row);
-  C total = C(0);
+  C total = C(Combine::none);
   bool has = false;
   for (long long r = from + threadIdx.x; r < to; r += blockDim.x) {
     const C value = Map::apply(load(start[offset_in(reduced, r)]), C(0), C(0));
@@ -102,7 +112,7 @@ __global__ void reduce_columns(const In* x, Out* out, Layout kept, Layout reduce
   const long long column = (long long)blockIdx.x * blockDim.x + threadIdx.x, part = blockIdx.y;
   const long long from = reduced.size * part / parts, to = reduced.size * (part + 1) / parts;
   const bool inside = column < kept.size;
-  C total = C(0);
+  C total = C(Combine::none);
   bool has = false;
   if (inside) {
     const In* start = x + offset_in(kept, column);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from asyncnet_gpu.ops.base import (
     REQUIRED,
     Arrays,
     Attrs,
+    KernelLaunch,
     Launch,
     OnnxMapping,
     Op,
@@ -20,13 +22,32 @@ from asyncnet_gpu.ops.base import (
     same_dtype,
 )
 from asyncnet_gpu.ops.checks import fail
+from asyncnet_gpu.ops.elementwise_kernel import binary_kernel, unary_kernel, unary_launch
 from asyncnet_gpu.specs import TensorSpec, as_dtype, broadcast, spec
 
 UNSIGNED = frozenset(name for name in INTEGERS if name.startswith("u"))
 
 
 _NOTE = " A shift by the width of the dtype or more, or by less than 0, moves every bit out."
-_FAR = np.array([[7, -7, 100], [-100, 1, -1]], np.int32), np.array([31, 32, -1], np.int32)
+_SHIFTED = np.array([[7, -7, 100, 1], [-100, 1, -1, -128]])
+_FAR = {
+    "int8": [7, 8, 31, -1], "int16": [15, 16, 32, -1], "int32": [31, 32, 64, -1],
+    "int64": [63, 64, 100, -1], "uint8": [7, 8, 31, 32], "uint64": [63, 64, 2**63, 1],
+}  # fmt: skip
+
+
+def _more_cases(dtype: str, n: int, *, far: bool) -> tuple[OpCase, ...]:
+    """Return cases of shapes, and for shifts of widths."""
+    shapes = {
+        "empty": ((0, 3), (3,)), "scalar": ((), ()), "one": ((1,), (70,)),
+        "broadcast": ((4, 1, 3), (5, 1)), "nine_axes": ((2, 1) * 4 + (2,), (2,) * 9),
+    }  # fmt: skip
+    found = {name: [spec(s, dtype) for s in pair[:n]] for name, pair in shapes.items()}
+    cases = [OpCase(name, tuple(ins), rtol=0, atol=0, low=0, high=7) for name, ins in found.items()]
+    for wide, by in _FAR.items() if far else ():
+        arrays = _SHIFTED.astype(wide), np.array(by, wide)
+        cases.append(OpCase(f"far_{wide}", arrays, rtol=0, atol=0))
+    return tuple(cases)
 
 
 def _define(
@@ -60,6 +81,7 @@ def _define(
     shapes = ((4, 5), (5,))[:n]
     return Op(
         name=name, kind=kind, n_inputs=(n, n), infer=infer, bind=bind, reference=reference,
+        kernel=(binary_kernel if n == 2 else unary_kernel)(kind),
         doc=f"""Compute ``{formula}`` on the bits of each element, broadcasting.{note}
 
         Parameters
@@ -77,12 +99,12 @@ def _define(
                    rtol=0, atol=0)
             for dtype in (some, wide)
         )
-        + ((OpCase("far", _FAR, rtol=0, atol=0),) if name.startswith("shift") else ()),
+        + _more_cases(some, n, far=name.startswith("shift")),
     )  # fmt: skip
 
 
 def _shift(xp: Any, function: str, x: Any, by: Any, out: Any) -> None:
-    """Shift as NumPy does: C++ leaves a shift by the width of the type or more undefined."""
+    """Shift as NumPy does, for more axes than the kernel takes: CuPy leaves C++'s undefined."""
     last = 8 * x.dtype.itemsize - 1
     inside = (by >= 0) & (by <= last)
     made = getattr(xp, function)(x, xp.where(inside, by, by.dtype.type(last)))
@@ -108,6 +130,13 @@ def _infer_cast(ins: Specs, attrs: Attrs) -> Specs:
 
 def _bind_cast(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
     return partial(xp.copyto, outs[0].view(ins[0].dtype), ins[0])
+
+
+def _kernel_cast(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    carrier = np.dtype(f"u{outs[0].dtype.itemsize}")
+    return unary_launch("Same", ins[0].view(carrier), outs[0].view(carrier))
 
 
 def _reference_cast(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
@@ -137,10 +166,15 @@ OPS = (
         attrs={"dtype": REQUIRED},
         infer=_infer_cast,
         bind=_bind_cast,
+        kernel=_kernel_cast,
         reference=_reference_cast,
         cases=(
             OpCase("float_bits", (spec((3, 4), "float32"),), {"dtype": "uint32"}, rtol=0, atol=0),
             OpCase("int_bits", (spec((5,), "int64"),), {"dtype": "float64"}, rtol=0, atol=0),
+            OpCase("halves", (spec((2, 9), "float16"),), {"dtype": "int16"}, rtol=0, atol=0),
+            OpCase("flags", (spec((7,), "bool"),), {"dtype": "uint8"}, rtol=0, atol=0),
+            OpCase("empty", (spec((0, 3), "int32"),), {"dtype": "float32"}, rtol=0, atol=0),
+            OpCase("scalar", (spec((), "float32"),), {"dtype": "int32"}, rtol=0, atol=0),
         ),
     ),
 )  # fmt: skip

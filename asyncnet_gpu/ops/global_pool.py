@@ -24,9 +24,9 @@ from asyncnet_gpu.ops.base import (
     f32,
 )
 from asyncnet_gpu.ops.checks import fail
-from asyncnet_gpu.ops.pool import pool_layout
-from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, launch_all, nothing
-from asyncnet_gpu.ops.windows import check_spatial, make_window
+from asyncnet_gpu.ops.reduction_kernel import parts_scratch, reduce_launches
+from asyncnet_gpu.ops.strided import launch_all, nothing
+from asyncnet_gpu.ops.windows import check_spatial
 from asyncnet_gpu.specs import TensorSpec, spec
 
 
@@ -45,11 +45,16 @@ def _planes(x: Any) -> tuple[int, ...]:
     return tuple(range(2, x.ndim))
 
 
-def _scratch_global(ins: Specs, outs: Specs, attrs: Attrs, device_kind: str) -> Specs:
+def _scratch_global_max(ins: Specs, outs: Specs, attrs: Attrs, device_kind: str) -> Specs:
+    return () if device_kind == "cpu" else parts_scratch(ins[0], _planes(ins[0]))
+
+
+def _scratch_global_average(ins: Specs, outs: Specs, attrs: Attrs, device_kind: str) -> Specs:
+    if device_kind != "cpu":
+        return parts_scratch(ins[0], _planes(ins[0]))
     # The mean of float16 is summed in float32, of which only the sums need room.
-    if device_kind != "cpu" or ins[0].dtype != np.float16:
-        return ()
-    return (TensorSpec(outs[0].shape, np.dtype(np.float32)),)
+    sums = TensorSpec(outs[0].shape, np.dtype(np.float32))
+    return (sums,) if ins[0].dtype == np.float16 else ()
 
 
 def _bind_global_average(
@@ -58,9 +63,10 @@ def _bind_global_average(
     (x,), (out,) = ins, outs
     if not out.size:
         return nothing
-    total = scratch[0] if scratch else out
-    if not scratch and out.dtype == np.float16:
-        total = xp.empty(out.shape, np.float32)
+    total = out
+    if out.dtype == np.float16:
+        # On CUDA the scratch is the kernel's.
+        total = scratch[0] if scratch and xp is np else xp.empty(out.shape, np.float32)
     count = total.dtype.type(math.prod(x.shape[2:]))
     add_up = partial(
         xp.sum, x, axis=_planes(x), dtype=total.dtype, out=total, keepdims=True
@@ -80,17 +86,8 @@ def _kernel_global(
     def kernel(
         ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
     ) -> Sequence[KernelLaunch] | None:
-        (x,), (out,) = ins, outs
-        if not out.size:
-            return ()
-        if x.dtype.kind != "f":
-            return None
-        extent = x.shape[2:]
-        window = make_window(extent, extent, strides=1, pads=0, dilations=1, where="global_pool")
-        layout = pool_layout(x, out, window, count_padding=False)
-        entry = f"global_pool<{CUDA_NUMBERS[x.dtype.name]}, {str(largest).lower()}>"
-        grid = (min(out.size, 1 << 16), 1, 1)
-        return (KernelLaunch("pool.cu", entry, grid, (THREADS, 1, 1), (x, out, layout)),)
+        functions = ("Same", "Largest", "Same") if largest else ("Same", "Sum", "Mean")
+        return reduce_launches(ins[0], outs[0], _planes(ins[0]), functions, scratch)
 
     return kernel
 
@@ -136,6 +133,7 @@ OPS = (
         bind=_bind_global_max,
         kernel=_kernel_global(True),
         reference=_reference_global_max,
+        scratch=_scratch_global_max,
         cost=_cost_global,
         dtypes=NUMBERS,
         onnx={"GlobalMaxPool": OnnxMapping()},
@@ -143,7 +141,13 @@ OPS = (
             OpCase("images", (f32(2, 3, 5, 4),), rtol=0, atol=0),
             OpCase("1d", (f32(2, 3, 300),), rtol=0, atol=0),
             OpCase("half", (spec((2, 3, 5, 4), "float16"),), rtol=0, atol=0),
-            OpCase("int32", (spec((2, 3, 5, 4), "int32"),), rtol=0, atol=0),
+            *(
+                OpCase(d, (spec((2, 3, 5, 4), d),), rtol=0, atol=0)
+                for d in ("float64", "int8", "int32", "int64", "uint8", "uint64")
+            ),
+            OpCase("nan", (np.array([[[1, np.nan, 3], [-np.inf, -2, -1]]], np.float32),)),
+            OpCase("no_images", (spec((0, 3, 5), "int64"),), rtol=0, atol=0),
+            OpCase("parts", (f32(1, 2, 9001),), rtol=0, atol=0),
         ),
     ),
     Op(
@@ -155,7 +159,7 @@ OPS = (
         bind=_bind_global_average,
         kernel=_kernel_global(False),
         reference=_reference_global_average,
-        scratch=_scratch_global,
+        scratch=_scratch_global_average,
         cost=_cost_global,
         dtypes=FLOATS,
         onnx={"GlobalAveragePool": OnnxMapping()},
@@ -165,6 +169,7 @@ OPS = (
             OpCase("half", (spec((2, 3, 50, 40), "float16"),), rtol=1e-3, atol=1e-4),
             OpCase("double", (spec((2, 3, 5, 4), "float64"),), rtol=1e-12, atol=1e-12),
             OpCase("no_images", (f32(0, 3, 5, 4),), rtol=0, atol=0),
+            OpCase("parts", (f32(1, 2, 9001),), rtol=1e-5, atol=1e-6),
             OpCase("layer", (f32(1, 256, 7, 7),), rtol=1e-5, atol=1e-6, perf=True),
         ),
     ),

@@ -9,6 +9,7 @@ after the *OCP microscaling formats specification*, 2023.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,6 +22,7 @@ from asyncnet_gpu.ops.base import (
     Arrays,
     Attrs,
     Cost,
+    KernelLaunch,
     Launch,
     Op,
     OpCase,
@@ -28,6 +30,7 @@ from asyncnet_gpu.ops.base import (
     f32,
 )
 from asyncnet_gpu.ops.checks import fail, one_of
+from asyncnet_gpu.ops.elementwise_kernel import unary_launch
 from asyncnet_gpu.specs import TensorSpec, spec
 
 ROUNDINGS = ("nearest", "up", "down")
@@ -63,6 +66,11 @@ class Format:
     def has_negative_zero(self) -> bool:
         """Whether the code of -0 is not that of NaN; four bits have no NaN but -0 stands in."""
         return self.nan != self.sign or self.sign == 8
+
+    def struct(self, name: str, beyond: int | None) -> str:
+        """Return `Encode` or `Decode` of ``elementwise_functions.cuh`` for this format."""
+        sizes = f"{self.exponent_bits}, {self.mantissa_bits}, {self.bias}, {self.n_finite}"
+        return f"{name}<{sizes}, {-1 if beyond is None else beyond}, {self.nan}>"
 
 
 FORMATS = {
@@ -137,6 +145,16 @@ def _bind_decode(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arra
     return lambda: xp.copyto(out, table[codes])
 
 
+def _kernel_decode(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    name = attrs["format"]
+    function = {"bfloat16": "DecodeUpper", "float8_e8m0fnu": "DecodeExponent"}.get(name)
+    if function is None:
+        function = FORMATS[name].struct("Decode", FORMATS[name].infinity)
+    return unary_launch(function, ins[0], outs[0])
+
+
 def _decoded(code: int, name: str) -> float:
     """Return the number of one code, as the format defines it."""
     if name == "bfloat16":
@@ -186,15 +204,21 @@ def _encode_exponent(xp: Any, x: Any, attrs: Attrs) -> Any:
     return xp.where(exponent == 0xFF, exponent, exponent + up.astype(np.uint32))
 
 
+def _beyond(attrs: Attrs) -> int:
+    """Return the code of magnitudes that are too large."""
+    f = FORMATS[attrs["format"]]
+    if attrs["saturate"]:
+        return f.n_finite - 1
+    return f.nan if f.infinity is None else f.infinity
+
+
 def _encode_magnitude(xp: Any, x: Any, attrs: Attrs, halves: Any) -> Any:
     """Look magnitudes up between the midpoints of their neighbours, midpoints to even codes."""
     f = FORMATS[attrs["format"]]
     size = xp.absolute(x)
     low, high = xp.searchsorted(halves, size, "left"), xp.searchsorted(halves, size, "right")
     code = xp.where((low == high) | (low % 2 == 0), low, high).astype(np.uint32)
-    beyond = f.nan if f.infinity is None else f.infinity
-    last = np.uint32(f.n_finite - 1 if attrs["saturate"] else beyond)
-    code = xp.where(code >= f.n_finite, last, code)
+    code = xp.where(code >= f.n_finite, np.uint32(_beyond(attrs)), code)
     negative = xp.signbit(x) & ~xp.isnan(x)
     if not f.has_negative_zero:
         negative &= code > 0
@@ -220,6 +244,20 @@ def _bind_encode(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arra
         xp.copyto(out, codes.reshape(out.shape), casting="unsafe")
 
     return launch
+
+
+def _kernel_encode(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    name = attrs["format"]
+    if name == "bfloat16":
+        function = "EncodeUpper"
+    elif name == "float8_e8m0fnu":
+        rounding = {"nearest": 0, "up": 1, "down": -1}[attrs["rounding"]]
+        function = f"EncodeExponent<{rounding}, {str(bool(attrs['saturate'])).lower()}>"
+    else:
+        function = FORMATS[name].struct("Encode", _beyond(attrs))
+    return unary_launch(function, ins[0], outs[0])
 
 
 def _nearest(x: float, attrs: Attrs) -> int:
@@ -312,6 +350,7 @@ OPS = (
         attrs={"format": REQUIRED},
         infer=_check,
         bind=_bind_decode,
+        kernel=_kernel_decode,
         reference=_reference_decode,
         cost=_cost,
         dtypes=frozenset({"uint8", "uint16"}),
@@ -346,6 +385,7 @@ OPS = (
         attrs={"format": REQUIRED, "saturate": True, "rounding": "nearest"},
         infer=_infer_encode,
         bind=_bind_encode,
+        kernel=_kernel_encode,
         reference=_reference_encode,
         cost=_cost,
         dtypes=FLOATS,

@@ -10,14 +10,26 @@ Source: G. Steele, D. Lea and C. Flood, *Fast splittable pseudorandom number gen
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import FLOATS, REQUIRED, Arrays, Attrs, Cost, Launch, Op, OpCase, Specs
+from asyncnet_gpu.ops.base import (
+    FLOATS,
+    REQUIRED,
+    Arrays,
+    Attrs,
+    Cost,
+    KernelLaunch,
+    Launch,
+    Op,
+    OpCase,
+    Specs,
+)
 from asyncnet_gpu.ops.blocks import working_dtype
 from asyncnet_gpu.ops.checks import as_int, as_ints, fail
+from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, grid_for
 from asyncnet_gpu.specs import spec
 
 _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -93,6 +105,32 @@ def _bind_normal(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arra
     return launch
 
 
+def _launch(
+    name: str, counter: Any, out: Any, attrs: Attrs, at: float, width: float
+) -> tuple[KernelLaunch, ...]:
+    if not out.size:
+        return ()
+    work = working_dtype(out.dtype).type
+    args = (
+        counter, out, np.int64(out.size), np.uint64(_start(attrs["seed"])), work(at), work(width),
+    )  # fmt: skip
+    entry = f"{name}<{CUDA_NUMBERS[out.dtype.name]}>"
+    return (KernelLaunch("random.cu", entry, grid_for(out.size), (THREADS, 1, 1), args),)
+
+
+def _kernel_uniform(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch]:
+    span = attrs["high"] - attrs["low"]
+    return _launch("random_uniform", ins[0], outs[0], attrs, attrs["low"], span)
+
+
+def _kernel_normal(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch]:
+    return _launch("random_normal", ins[0], outs[0], attrs, attrs["mean"], attrs["scale"])
+
+
 def _draws(counter: Any, size: int, attrs: Attrs, dtype: Any) -> list[float]:
     """Return numbers in [0, 1) one by one, in Python's integers."""
     digits, first = np.finfo(dtype).nmant + 1, int(counter) * size
@@ -135,7 +173,7 @@ def _doc(what: str, attributes: str) -> str:
 
 def _define(
     name: str, what: str, attributes: str, attrs: dict[str, Any], bind: Callable[..., Launch],
-    reference: Callable[..., Any],
+    kernel: Callable[..., Sequence[KernelLaunch]], reference: Callable[..., Any],
 ) -> Op:  # fmt: skip
     def case(label: str, count: int, dtype: str, **more: Any) -> OpCase:
         close = {"float16": 2e-3, "float32": 1e-5}.get(dtype, 1e-12)
@@ -150,6 +188,7 @@ def _define(
         attrs={"shape": REQUIRED, "dtype": "float32", "seed": 0, **attrs},
         infer=_infer(name),
         bind=bind,
+        kernel=kernel,
         reference=reference,
         cost=_cost,
         dtypes=frozenset({"uint64"}),
@@ -167,11 +206,11 @@ OPS = (
     _define(
         "random_uniform", "numbers evenly from a range",
         "    low, high\n        The range: from low on, below high.",
-        {"low": 0.0, "high": 1.0}, _bind_uniform, _reference_uniform,
+        {"low": 0.0, "high": 1.0}, _bind_uniform, _kernel_uniform, _reference_uniform,
     ),
     _define(
         "random_normal", "numbers from a normal distribution",
         "    mean, scale\n        Of the distribution.",
-        {"mean": 0.0, "scale": 1.0}, _bind_normal, _reference_normal,
+        {"mean": 0.0, "scale": 1.0}, _bind_normal, _kernel_normal, _reference_normal,
     ),
 )  # fmt: skip

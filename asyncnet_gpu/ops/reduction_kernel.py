@@ -46,8 +46,9 @@ def n_parts(shape: Sequence[int], axes: Sequence[int]) -> int:
     return max(1, min(-(-length // part), -(-_FEW_BLOCKS // max(blocks, 1)), 1024))
 
 
-def parts_scratch(x: TensorSpec, axes: Sequence[int], accumulator: np.dtype[Any]) -> Specs:
+def parts_scratch(x: TensorSpec, axes: Sequence[int]) -> Specs:
     """Temporaries of a reduction on CUDA: the partial results, where there are several."""
+    accumulator = np.dtype(type(compute_scalar(0, x.dtype)))
     parts = n_parts(x.shape, axes)
     if parts == 1:
         return ()
@@ -82,12 +83,12 @@ def reduce_launches(
 ) -> Sequence[KernelLaunch] | None:
     """Launch ``out = finish(combine(map(x)))`` for `functions` (map, combine, finish).
 
-    None where there are too many axes or nothing to reduce.
+    None where there are too many axes.
     """
     found = layouts(x, axes)
-    length = math.prod(split_shape(x.shape, axes)[1])
-    if found is None or not length:
+    if found is None:
         return None
+    length = math.prod(split_shape(x.shape, axes)[1])
     kept, reduced = found
     if not out.size:
         return ()
@@ -121,9 +122,9 @@ def row_launches(
 ) -> Sequence[KernelLaunch] | None:
     """Launch a kernel that has a block for each output and both layouts as parameters."""
     found = layouts(x, axes)
-    length = math.prod(split_shape(x.shape, axes)[1])
-    if found is None or not length:
+    if found is None:
         return None
+    length = math.prod(split_shape(x.shape, axes)[1])
     if not out.size:
         return ()
     args = (x, out, *found, *extra)

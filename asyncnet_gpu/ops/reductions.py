@@ -28,7 +28,7 @@ from asyncnet_gpu.ops.base import (
 )
 from asyncnet_gpu.ops.blocks import Step, number, working_dtype
 from asyncnet_gpu.ops.checks import as_ints, fail, normal_axes
-from asyncnet_gpu.ops.elementwise_kernel import CUDA_TYPES, compute_scalar
+from asyncnet_gpu.ops.elementwise_kernel import CUDA_TYPES
 from asyncnet_gpu.ops.reduction_kernel import parts_scratch, reduce_launches, row_launches
 from asyncnet_gpu.ops.strided import launch_all, nothing
 from asyncnet_gpu.specs import TensorSpec, spec
@@ -71,11 +71,6 @@ def reduce_step(xp: Any, function: str, x: Any, axes: tuple[int, ...], out: Any)
     return partial(getattr(xp, _REDUCERS[function]), x, axis=axes, out=out)
 
 
-def _accumulator(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return the dtype in which ``reductions.cu`` keeps partial results."""
-    return np.dtype(type(compute_scalar(0, dtype)))
-
-
 class _Reduction:
     """One row of the table below, as the functions of an `Op`.
 
@@ -104,7 +99,7 @@ class _Reduction:
         dtype = working_dtype(ins[0].dtype)
         if device_kind != "cpu":
             axes = _axes(attrs, ins[0].ndim, self.name)
-            return parts_scratch(ins[0], axes, _accumulator(ins[0].dtype))
+            return parts_scratch(ins[0], axes)
         sums = TensorSpec(outs[0].shape, dtype)
         return (sums, TensorSpec(ins[0].shape, dtype)) if self.before != "Same" else (sums,)
 

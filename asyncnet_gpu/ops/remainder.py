@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import NUMBERS, Arrays, Attrs, Launch, Op, OpCase, Specs, same_dtype
+from asyncnet_gpu.ops.base import (
+    NUMBERS,
+    Arrays,
+    Attrs,
+    Launch,
+    Op,
+    OpCase,
+    Specs,
+    f32,
+    same_dtype,
+)
+from asyncnet_gpu.ops.elementwise_kernel import binary_kernel
 from asyncnet_gpu.specs import TensorSpec, broadcast
 
 
@@ -20,10 +31,36 @@ def _mod(xp: Any, a: Any, b: Any, out: Any) -> None:
     xp.copyto(out, xp.where(rest == 0, xp.copysign(xp.zeros_like(rest), b), rest))
 
 
-_EDGES = [[np.inf, -np.inf, np.nan, 5, -5, 5, 0, -3, 1e30], [3, 3, 2, np.inf, np.inf, 0, 4, -3, 3]]
+def _exact(name: str, x: Any, y: Any) -> Any:
+    """Return the remainder of two Python numbers: theirs and the C library's are exact."""
+    if isinstance(x, int):
+        if y == 0:
+            return 0
+        return x % y if name == "mod" else (abs(x) % abs(y)) * (1 if x >= 0 else -1)
+    if y == 0 or math.isinf(x):
+        return math.nan
+    return x % y if name == "mod" else math.fmod(x, y)
 
 
-def _define(name: str, kind: str, function: str, formula: str) -> Op:
+_EDGES = np.array([
+    [np.inf, -np.inf, np.nan, 5, -5, 5, 0, -3, 2.5, 6e4, 1e30],
+    [3, 3, 2, np.inf, np.inf, 0, 4, -3, np.nan, -7, 3],
+])  # fmt: skip
+_SHAPES = (
+    ("empty", ((0, 3), (3,))), ("scalar", ((), ())), ("one", ((1,), (70,))),
+    ("broadcast", ((4, 1, 3), (5, 1))), ("nine_axes", ((2, 1) * 4 + (2,), (2,) * 9)),
+)  # fmt: skip
+
+
+def _integer_case(dtype: str) -> OpCase:
+    """Every pair of numbers at the ends of a dtype and around 0."""
+    info = np.iinfo(dtype)
+    ends = [info.min, info.min + 1, info.max - 1, info.max]
+    some = np.array(sorted({*ends, 0, 1, 3, *((-1, -3) if info.min else ())}), dtype)
+    return OpCase(f"ends_{dtype}", (some[:, None].copy(), some), rtol=0, atol=0)
+
+
+def _define(name: str, kind: str, cuda: str, function: str, formula: str) -> Op:
     def infer(ins: Specs, attrs: Attrs) -> Specs:
         shape = broadcast([s.shape for s in ins], where=name)
         return (TensorSpec(shape, same_dtype(ins, where=name)),)
@@ -38,17 +75,14 @@ def _define(name: str, kind: str, function: str, formula: str) -> Op:
         out = np.empty(a.shape, np.asarray(ins[0]).dtype)
         for at in np.ndindex(out.shape):
             x, y = a[at].item(), b[at].item()
-            # Exact in both: Python's remainder and the C library's.
-            if isinstance(x, float) and (y == 0 or math.isinf(x)):
-                out[at] = math.nan
-            else:
-                out[at] = x % y if name == "mod" else type(x)(math.fmod(x, y))
+            out[at] = _exact(name, x, y)
         return (out,)
 
     a = np.array([[-7, 7, -8, 9], [5, -5, 3, 0]])
     b = np.array([3, -3, 2, 5])
     return Op(
         name=name, kind=kind, n_inputs=(2, 2), infer=infer, bind=bind, reference=reference,
+        kernel=binary_kernel(cuda),
         doc=f"""Compute ``{formula}`` elementwise, broadcasting.
 
         Parameters
@@ -64,11 +98,16 @@ def _define(name: str, kind: str, function: str, formula: str) -> Op:
             OpCase(dtype, (a.astype(dtype), b.astype(dtype)), rtol=1e-6, atol=1e-6)
             for dtype in ("int32", "int64", "float32", "float64")
         )
-        + (OpCase("edges", tuple(np.array(e, np.float32) for e in _EDGES), rtol=1e-6, atol=1e-6),),
+        + tuple(
+            OpCase(f"edges_{e.dtype}", (e[0], e[1]), rtol=1e-6, atol=0)
+            for e in (_EDGES, _EDGES.astype(np.float32), _EDGES[:, :-1].astype(np.float16))
+        )
+        + tuple(_integer_case(dtype) for dtype in ("int8", "int32", "int64", "uint8", "uint64"))
+        + tuple(OpCase(name, tuple(f32(*s) for s in pair), rtol=1e-6) for name, pair in _SHAPES),
     )  # fmt: skip
 
 
 OPS = (
-    _define("mod", "Mod", "remainder", "a - floor(a / b) * b"),
-    _define("fmod", "FMod", "fmod", "a - trunc(a / b) * b"),
+    _define("mod", "Mod", "Mod", "remainder", "a - floor(a / b) * b"),
+    _define("fmod", "FMod", "Fmod", "fmod", "a - trunc(a / b) * b"),
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import Arrays, Attrs, Launch, Op, OpCase, Specs, f32
+from asyncnet_gpu.ops.base import Arrays, Attrs, KernelLaunch, Launch, Op, OpCase, Specs, f32
 from asyncnet_gpu.ops.checks import as_int, fail
+from asyncnet_gpu.ops.elementwise_kernel import layout_of
+from asyncnet_gpu.ops.strided import CARRIERS, THREADS, grid_for
 from asyncnet_gpu.specs import spec
 
 
@@ -19,10 +22,16 @@ def _infer(ins: Specs, attrs: Attrs) -> Specs:
     return (ins[0],)
 
 
+def _diagonal(shape: Sequence[int], attrs: Attrs) -> int:
+    """Return `k`, so near to the matrix that it fits any integer."""
+    rows, columns = shape[-2:]
+    return max(-rows - 1, min(columns + 1, int(attrs["k"])))
+
+
 def _mask(xp: Any, shape: Any, attrs: Attrs) -> Any:
     """Return True where elements are dropped; one mask serves all matrices."""
     rows, columns = shape[-2:]
-    k = max(-rows - 1, min(columns + 1, attrs["k"]))
+    k = _diagonal(shape, attrs)
     distance = xp.arange(columns)[None, :] - xp.arange(rows)[:, None]
     return distance < k if attrs["upper"] else distance > k
 
@@ -38,6 +47,25 @@ def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> 
         xp.copyto(out, zero, where=dropped)
 
     return launch
+
+
+def _kernel(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    (x,), (out,) = ins, outs
+    if not out.size:
+        return ()
+    layout = layout_of((x,), out)
+    if layout is None:
+        return None
+    rows, columns = map(np.int64, out.shape[-2:])
+    k, upper = np.int64(_diagonal(out.shape, attrs)), np.int32(bool(attrs["upper"]))
+    return (
+        KernelLaunch(
+            "triangle.cu", f"triangle<{CARRIERS[out.dtype.itemsize]}>", grid_for(out.size),
+            (THREADS, 1, 1), (x, out, layout, rows, columns, k, upper),
+        ),
+    )  # fmt: skip
 
 
 def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
@@ -64,14 +92,21 @@ OPS = (
             True keeps what is on the diagonal and above, False what is on it and below.
         """,
         n_inputs=(1, 1),
+        inplace=(0,),
         attrs={"k": 0, "upper": True},
         infer=_infer,
         bind=_bind,
+        kernel=_kernel,
         reference=_reference,
         cases=(
             OpCase("upper", (f32(4, 5),), rtol=0, atol=0),
             OpCase("lower", (f32(2, 4, 4),), {"k": -1, "upper": False}, rtol=0, atol=0),
             OpCase("far", (spec((3, 3), "int64"),), {"k": 99}, rtol=0, atol=0),
+            OpCase("half", (spec((3, 2, 5), "float16"),), {"upper": False}, rtol=0, atol=0),
+            OpCase("flags", (spec((2, 3, 4), "bool"),), {"k": 2}, rtol=0, atol=0),
+            OpCase("nothing", (f32(3, 4),), {"k": -(1 << 70), "upper": False}, rtol=0, atol=0),
+            OpCase("nan", (np.full((3, 4), np.nan, np.float32),), rtol=0, atol=0),
+            OpCase("large", (f32(3, 330, 301),), {"k": 5}, rtol=0, atol=0, perf=True),
             OpCase("empty", (f32(2, 0, 3),), {"k": 1}, rtol=0, atol=0),
         ),
     ),
