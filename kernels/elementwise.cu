@@ -177,9 +177,9 @@
 // instantiate: unary<float, double, Same>
 // instantiate: unary<double, __half, Same>
 // instantiate: unary<double, float, Same>
-// instantiate: unary<unsigned char, float, Decode<4, 3, 7, 127, -1, 127>>
+// instantiate: unary<unsigned char, float, Decode<4, 3, 7, 127, 256, 127>>
 // instantiate: unary<unsigned char, float, Decode<5, 2, 15, 124, 124, 126>>
-// instantiate: unary<unsigned char, float, Decode<5, 2, 16, 128, -1, 128>>
+// instantiate: unary<unsigned char, float, Decode<5, 2, 16, 128, 256, 128>>
 // instantiate: unary<unsigned char, float, Decode<2, 1, 1, 8, 7, 8>>
 // instantiate: unary<unsigned char, float, DecodeExponent>
 // instantiate: unary<unsigned short, float, DecodeUpper>

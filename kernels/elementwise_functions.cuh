@@ -208,7 +208,7 @@ BINARY(ShiftRight, is_wide(b) ? (a < C(0) ? C(-1) : C(0)) : C(a >> b))
 BINARY(PRelu, a < C(0) ? a * b : a)
 
 // Narrow floats as codes: a sign, EXPONENT bits and MANTISSA bits. The codes below FINITE are finite
-// magnitudes, INFINITE is that of infinity and NAN_CODE that of NaN.
+// magnitudes, INFINITE is that of infinity (256 where there is none) and NAN_CODE that of NaN.
 
 template <int EXPONENT, int MANTISSA, int BIAS, int FINITE, int INFINITE, int NAN_CODE>
 struct Decode {

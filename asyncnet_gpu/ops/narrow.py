@@ -67,10 +67,10 @@ class Format:
         """Whether the code of -0 is not that of NaN; four bits have no NaN but -0 stands in."""
         return self.nan != self.sign or self.sign == 8
 
-    def struct(self, name: str, beyond: int | None) -> str:
+    def struct(self, name: str, beyond: int) -> str:
         """Return `Encode` or `Decode` of ``elementwise_functions.cuh`` for this format."""
         sizes = f"{self.exponent_bits}, {self.mantissa_bits}, {self.bias}, {self.n_finite}"
-        return f"{name}<{sizes}, {-1 if beyond is None else beyond}, {self.nan}>"
+        return f"{name}<{sizes}, {beyond}, {self.nan}>"
 
 
 FORMATS = {
@@ -151,7 +151,8 @@ def _kernel_decode(
     name = attrs["format"]
     function = {"bfloat16": "DecodeUpper", "float8_e8m0fnu": "DecodeExponent"}.get(name)
     if function is None:
-        function = FORMATS[name].struct("Decode", FORMATS[name].infinity)
+        f = FORMATS[name]
+        function = f.struct("Decode", 256 if f.infinity is None else f.infinity)
     return unary_launch(function, ins[0], outs[0])
 
 
