@@ -82,7 +82,7 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
     plans = _plans(graph, loaded, mode, allocator, max_streams)
     n_blas = _blas_threads(plans, blas_threads)
     options = ProgramOptions(timeout_s, n_blas, adversary_seed, _devices(graph, loaded, devices))
-    _check_counts(slots, queue, on_full)
+    check_counts(slots, queue, on_full)
     values = loaded.load_values(next(iter(plans.values())), options)
     engines: dict[str, Engine] = {}
     try:
@@ -178,7 +178,8 @@ def _devices(
     return devices
 
 
-def _check_counts(slots: int, queue: int, on_full: str) -> None:
+def check_counts(slots: int, queue: int, on_full: str) -> None:
+    """Raise `PlanError` when the options that say how runs are queued are wrong."""
     if slots < 1 or queue < 0 or on_full not in ("block", "raise"):
         raise PlanError(
             message(

@@ -24,7 +24,9 @@ except ImportError as error:
 
 from asyncnet_gpu.errors import NetError, ShapeError, message
 from asyncnet_gpu.onnx.context import NeedsValue
-from asyncnet_gpu.onnx.dynamic import OnnxExecutable, OnnxNet, check_extents, describe_input
+from asyncnet_gpu.onnx.dims import check_extents, describe_input
+from asyncnet_gpu.onnx.dynamic import OnnxNet
+from asyncnet_gpu.onnx.executable import OnnxExecutable
 from asyncnet_gpu.onnx.export import export_model, save_onnx
 from asyncnet_gpu.onnx.limits import Limits
 from asyncnet_gpu.onnx.model import model_inputs

@@ -9,6 +9,7 @@ the number of answers is part of a signature. The second part may be cut again.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -17,6 +18,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from asyncnet_gpu.api import to_numpy
+from asyncnet_gpu.engine import closed_error
 from asyncnet_gpu.net import AsyncNet
 from asyncnet_gpu.onnx.external import ExternalData
 from asyncnet_gpu.onnx.importer import Importer, Scope, names_read
@@ -25,7 +27,8 @@ from asyncnet_gpu.onnx.reader import opsets_of, plain_domain
 from asyncnet_gpu.onnx.tensors import ELEMENT_TYPES
 
 if TYPE_CHECKING:
-    from asyncnet_gpu.onnx.dynamic import OnnxExecutable
+    from asyncnet_gpu.onnx.executable import OnnxExecutable
+    from asyncnet_gpu.onnx.host_runs import Progress
 
 Array = np.ndarray[Any, Any]
 
@@ -85,18 +88,36 @@ class Stages:
         self._between = sorted(made & wanted)
         self._first = self._part(before, self._between, None) if self._between else None
         self._second: OnnxExecutable | None = None
+        self._lock = threading.Lock()
+        self._closed = False
 
-    def run(self, given: Mapping[str, Any], timeout_s: float | None) -> dict[str, Any]:
-        """Run all parts one after the other; the time-out is that of each."""
+    @property
+    def parts(self) -> tuple[OnnxExecutable, ...]:
+        """The executables that are known so far, in the order in which they run."""
+        first = () if self._first is None else (self._first,)
+        return first + (() if self._second is None else self._second.stages)
+
+    def run(
+        self, given: Mapping[str, Any], timeout_s: float | None, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Run all parts one after the other.
+
+        Parameters
+        ----------
+        timeout_s
+            That of each part.
+        progress
+            Through which others can cancel what is under way, and see where it is.
+        """
         values = {**self._source.values, **given}
         if self._first is not None:
-            values.update(self._run(self._first, values, timeout_s))
+            values.update(self._run(self._first, values, timeout_s, progress))
         if self._question is not None:
+            if progress is not None:
+                progress.enter(f"{self._question.op_type} on the host")
             values.update(self._answer(self._question, values))
         if self._behind:
-            if self._second is None:
-                self._second = self._rest(values)
-            values.update(self._run(self._second, values, timeout_s))
+            values.update(self._run(self._rest(values), values, timeout_s, progress))
         names = [entry.name for entry in self._source.model.graph.output]
         return {n: values[n] if n in values else self._constant(n) for n in names}
 
@@ -108,9 +129,12 @@ class Stages:
 
     @staticmethod
     def _run(
-        exe: OnnxExecutable, values: Mapping[str, Any], timeout_s: float | None
-    ) -> dict[str, Any]:
-        return exe.run({name: values[name] for name in exe.inputs}, timeout_s=timeout_s)
+        exe: OnnxExecutable, values: Mapping[str, Any], timeout_s: float | None,
+        progress: Progress | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        if progress is not None:
+            progress.enter(f"the stage that makes {', '.join(exe.outputs[:3]) or 'nothing'}")
+        return exe.carry_out({name: values[name] for name in exe.inputs}, timeout_s, progress)
 
     def _answer(self, node: NodeProto, values: Mapping[str, Any]) -> dict[str, Array]:
         """Compute a node on the host."""
@@ -131,7 +155,12 @@ class Stages:
         """Return the second part; the types of its inputs are those that came out of the first."""
         produced = {name for node in self._behind for name in node.output}
         outputs = [e.name for e in self._source.model.graph.output if e.name in produced]
-        return self._part(self._behind, outputs, values)
+        with self._lock:  # several runs may come here first
+            if self._closed:
+                raise closed_error()
+            if self._second is None:
+                self._second = self._part(self._behind, outputs, values)
+            return self._second
 
     def _part(
         self, nodes: Sequence[NodeProto], outputs: Iterable[str],
@@ -165,6 +194,8 @@ class Stages:
 
     def close(self) -> None:
         """Free every plan."""
+        with self._lock:
+            self._closed = True
         for exe in (self._first, self._second):
             if exe is not None:
                 exe.close()

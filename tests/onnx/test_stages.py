@@ -1,61 +1,20 @@
 """Models in which shapes depend on what a run computes run in stages."""
 
+import threading
+import time
+
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from helpers.staged_models import FLOAT, INT, NOTHING_BOUND, counting, detector, model, node
+from onnx import helper
 
 import asyncnet_gpu as ag
 from asyncnet_gpu.errors import OnnxImportError
 from asyncnet_gpu.onnx import Limits, OnnxExecutable, load_onnx
+from asyncnet_gpu.onnx.stages import Stages
 
-FLOAT, INT = TensorProto.FLOAT, TensorProto.INT64
 BACKENDS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-#: Every input is too large to be bound by its value.
-NOTHING_BOUND = Limits(max_bound_bytes=64)
-
-
-def model(nodes, inputs, outputs, constants=()):
-    def infos(kinds):
-        return [helper.make_tensor_value_info(n, *kind) for n, kind in kinds.items()]
-
-    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in dict(constants).items()]
-    graph = helper.make_graph(nodes, "g", infos(inputs), infos(outputs), tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
-def node(kind, inputs, outputs, **attrs):
-    return helper.make_node(kind, inputs.split(), outputs.split(), **attrs)
-
-
-def detector():
-    """Boxes and scores from an image; what remains of them, and a mean of the image beside it."""
-    return model(
-        [node("Relu", "image", "positive"), node("Reshape", "positive rows", "boxes"),
-         node("ReduceMean", "boxes", "means", axes=[2], keepdims=0),
-         node("Unsqueeze", "means one", "scores"),
-         node("NonMaxSuppression", "boxes scores most overlap", "kept"),
-         node("Slice", "kept two three one", "places"), node("Squeeze", "places one", "flat"),
-         node("Gather", "boxes flat", "found", axis=1), node("Add", "found found", "twice"),
-         node("ReduceMean", "positive", "light", keepdims=0)],
-        {"image": (FLOAT, [1, 3, 40, 40])},
-        {"twice": (FLOAT, [1, None, 4]), "light": (FLOAT, []), "kept": (INT, [None, 3])},
-        {"rows": [1, -1, 4], "one": [1], "two": [2], "three": [3], "most": [50],
-         "overlap": np.array([0.1], np.float32)},
-    )  # fmt: skip
-
-
-def counting():
-    """The sums of the rows in which something is above a limit, at a run's own length."""
-    return model(
-        [node("Greater", "x limit", "above"), node("Cast", "above", "bits", to=FLOAT),
-         node("ReduceMax", "bits", "any", axes=[1], keepdims=0),
-         node("NonZero", "any", "rows"), node("Squeeze", "rows zero", "flat"),
-         node("Gather", "x flat", "chosen"), node("ReduceSum", "chosen one", "sums", keepdims=0),
-         node("Shape", "sums", "count")],
-        {"x": (FLOAT, ["n", 8]), "limit": (FLOAT, [])},
-        {"sums": (FLOAT, ["m"]), "count": (INT, [1])}, {"zero": [0], "one": [1]},
-    )  # fmt: skip
 
 
 def reshaping():
@@ -148,8 +107,28 @@ def test_what_nobody_can_know_is_refused_by_name():
         exe.run(x=np.ones(4, np.float32), shape=np.ones(40, np.int64))
 
 
-def test_submitting_is_refused():
-    with load_onnx(detector(), limits=NOTHING_BOUND).compile(backend="cpu") as exe:
-        (inputs,) = images(0)
-        with pytest.raises(OnnxImportError, match="kept"):
-            exe.submit(inputs)
+def test_inputs_too_large_to_be_bound_are_cut_also_after_smaller_ones():
+    x = np.random.default_rng(6).standard_normal((300, 8)).astype(np.float32)
+    small, large = ({"x": part, "limit": np.array(1.5, "f4")} for part in (x[:2], x))
+    exe = compare(counting(), "cpu", small, large, small, limits=Limits(max_bound_bytes=1000))
+    assert exe._stages is not None
+
+
+def test_threads_that_come_first_together_make_one_second_part(monkeypatch):
+    x = np.random.default_rng(7).standard_normal((40, 8)).astype(np.float32)
+    given = {"x": x, "limit": np.float32(1.5)}
+    made, make = [], Stages._part
+
+    def slowly(self, *arguments):
+        time.sleep(0.02)
+        made.append(make(self, *arguments))
+        return made[-1]
+
+    monkeypatch.setattr(Stages, "_part", slowly)
+    with load_onnx(counting(), limits=NOTHING_BOUND).compile(backend="cpu") as exe:
+        threads = [threading.Thread(target=exe.run, args=(given,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert tuple(made) == exe.stages
