@@ -72,6 +72,9 @@ class KernelLaunch:
         Dynamic shared memory.
     source
         CUDA C++ of the user's own kernel, instead of `file`.
+    product
+        ``(a, b, out)`` where all that the launch does is ``out = a @ b`` under NumPy's rules: a
+        library may do that instead.
     """
 
     file: str
@@ -81,6 +84,7 @@ class KernelLaunch:
     args: tuple[Any, ...]
     shared_bytes: int = 0
     source: str = ""
+    product: tuple[Any, Any, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

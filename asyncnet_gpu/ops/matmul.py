@@ -173,6 +173,7 @@ def product_launch(
         grid=grid,
         block=(_SIDE, _SIDE, 1),
         args=(a, b, a if c is None else c, out, layout),
+        product=(a, b, out) if c is None and alpha == 1 else None,
     )
 
 

@@ -1,7 +1,8 @@
 """Recurrent layers: LSTM, GRU and the plain RNN, over a whole sequence.
 
 The products of all inputs with the input weights are one matrix product before the first step; a
-step is then one product with the state and the gates' elementwise work, in planned memory.
+step is then one product with the state and the gates' elementwise work, in planned memory. On CUDA
+``recurrent.cu`` does a step in one launch or two (`recurrent_kernel`).
 
 Sources: S. Hochreiter, J. Schmidhuber, *Long short-term memory*, 1997, with peepholes of F. Gers,
 J. Schmidhuber, 2000; K. Cho et al., *Learning phrase representations*, 2014 (GRU). Order of the
@@ -22,6 +23,7 @@ from asyncnet_gpu.ops.base import (
     Arrays,
     Attrs,
     Cost,
+    KernelLaunch,
     Launch,
     Op,
     OpCase,
@@ -31,6 +33,7 @@ from asyncnet_gpu.ops.base import (
 )
 from asyncnet_gpu.ops.cell_activations import ACTIVATIONS
 from asyncnet_gpu.ops.checks import fail, one_of
+from asyncnet_gpu.ops.recurrent_kernel import Layer, launches, scratch_specs
 from asyncnet_gpu.specs import TensorSpec
 
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
@@ -44,8 +47,8 @@ _DEFAULTS = {"lstm": ("sigmoid", "tanh", "tanh"), "gru": ("sigmoid", "tanh"), "r
 Activation = Callable[[Any], None]
 
 
-def _activations(xp: Any, cell: str, attrs: Attrs) -> list[list[Activation]]:
-    """Return the functions of each direction."""
+def _functions(cell: str, attrs: Attrs) -> list[list[tuple[str, float, float]]]:
+    """Return name, alpha and beta of the activations of each direction."""
     chosen = attrs["activations"]
     n, n_directions = N_ACTIVATIONS[cell], len(DIRECTIONS[attrs["direction"]])
     flat = (
@@ -55,9 +58,17 @@ def _activations(xp: Any, cell: str, attrs: Attrs) -> list[list[Activation]]:
     )
     made = []
     for name, a, b in flat:
-        function, first, second = ACTIVATIONS[name]
-        made.append(_bound(xp, function, first if a is None else a, second if b is None else b))
+        _, first, second = ACTIVATIONS[name]
+        made.append((name, first if a is None else a, second if b is None else b))
     return [made[i * n : (i + 1) * n] for i in range(n_directions)]
+
+
+def _activations(xp: Any, cell: str, attrs: Attrs) -> list[list[Activation]]:
+    """Return the functions of each direction."""
+    return [
+        [_bound(xp, ACTIVATIONS[name][0], a, b) for name, a, b in functions]
+        for functions in _functions(cell, attrs)
+    ]
 
 
 def _bound(xp: Any, function: Any, a: float, b: float) -> Activation:
@@ -112,20 +123,37 @@ def _check_activations(cell: str, attrs: Attrs, n_directions: int) -> None:
              got=len(chosen), remedy="Name each with its two numbers.")  # fmt: skip
 
 
-def _scratch(cell: str) -> Callable[[Specs, Specs, Attrs, str], Specs]:
-    gates = N_GATES[cell]
+def _variant(cell: str, attrs: Attrs) -> str:
+    return "gru_after" if attrs.get("reset_after") else cell
 
+
+def _cpu_scratch(cell: str, ins: Specs) -> Specs:
+    steps, batch, hidden = ins[0].shape[0], ins[0].shape[1], ins[2].shape[2]
+    dtype = ins[0].dtype
+    return (
+        TensorSpec((steps, batch, N_GATES[cell] * hidden), dtype),  # inputs times weights
+        TensorSpec((batch, N_GATES[cell] * hidden), dtype),  # state times weights
+        *[TensorSpec((batch, hidden), dtype)] * 4,
+        TensorSpec((batch, 1), np.dtype("bool")),
+    )
+
+
+def _scratch(cell: str) -> Callable[[Specs, Specs, Attrs, str], Specs]:
     def scratch(ins: Specs, outs: Specs, attrs: Attrs, device_kind: str) -> Specs:
-        steps, batch, _, hidden, _ = _sizes(ins, attrs)
-        dtype = ins[0].dtype
-        return (
-            TensorSpec((steps, batch, gates * hidden), dtype),  # inputs times weights
-            TensorSpec((batch, gates * hidden), dtype),  # state times weights
-            *[TensorSpec((batch, hidden), dtype)] * 4,
-            TensorSpec((batch, 1), np.dtype("bool")),
-        )
+        if device_kind == "cpu":
+            return _cpu_scratch(cell, ins)
+        return tuple(scratch_specs(_variant(cell, attrs), ins).values())
 
     return scratch
+
+
+def _kernel(cell: str) -> Callable[[Arrays, Arrays, Attrs, Arrays], Sequence[KernelLaunch]]:
+    def kernel(ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Sequence[KernelLaunch]:
+        backward = DIRECTIONS[attrs["direction"]][0]
+        layer = Layer(_variant(cell, attrs), backward, _functions(cell, attrs))
+        return launches(layer, ins, outs, attrs, scratch)
+
+    return kernel
 
 
 def _cost(cell: str) -> Callable[[Specs, Specs, Attrs], Cost]:
@@ -246,7 +274,10 @@ def _bind(cell: str) -> Callable[[Any, Arrays, Arrays, Attrs, Arrays], Launch]:
     n_states = 2 if cell == "lstm" else 1
 
     def bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
-        launches = [
+        if xp is not np:  # only in the body of a loop, where kernels are not bound
+            like = [TensorSpec(array.shape, array.dtype) for array in ins[:3]]
+            scratch = [xp.empty(s.shape, s.dtype) for s in _cpu_scratch(cell, tuple(like))]
+        directions = [
             _bind_direction(xp, cell, k, backwards, ins, outs, attrs, scratch)
             for k, backwards in enumerate(DIRECTIONS[attrs["direction"]])
         ]
@@ -254,7 +285,7 @@ def _bind(cell: str) -> Callable[[Any, Arrays, Arrays, Attrs, Arrays], Launch]:
         def launch() -> None:
             for out, first in zip(outs[1:], ins[4 : 4 + n_states], strict=True):
                 xp.copyto(out, first)
-            for run in launches:
+            for run in directions:
                 run()
 
         return launch
@@ -348,7 +379,7 @@ def _reference_step(
     cell: str, ins: list[Any], k: int, x: Any, h: Any, c: Any, act: Any, attrs: Attrs
 ) -> tuple[Any, Any]:
     n, hidden = N_GATES[cell], len(h)
-    w, r = ins[1][k].reshape(n, hidden, -1), ins[2][k].reshape(n, hidden, hidden)
+    w, r = ins[1][k].reshape(n, hidden, len(x)), ins[2][k].reshape(n, hidden, hidden)
     wb, rb = ins[3][k].reshape(2, n, hidden)
     limit = np.inf if attrs["clip"] is None else attrs["clip"]
     pre = [np.clip(w[g] @ x + r[g] @ h + wb[g] + rb[g], -limit, limit) for g in range(n)]
@@ -420,7 +451,7 @@ def _document(name: str, cell: str, more: str) -> str:
 def _define(cell: str, name: str, more: str, attrs: Attrs, cases: tuple[OpCase, ...]) -> Op:
     return Op(
         name=cell, kind=name, doc=_document(name, cell, more), n_inputs=(5, 8),
-        attrs={**_COMMON, **attrs}, infer=_infer(cell), bind=_bind(cell),
+        attrs={**_COMMON, **attrs}, infer=_infer(cell), bind=_bind(cell), kernel=_kernel(cell),
         reference=_reference(cell), scratch=_scratch(cell), cost=_cost(cell), dtypes=FLOATS,
         cases=(
             OpCase("forward", _inputs(cell), rtol=1e-4, atol=1e-5),

@@ -2,7 +2,7 @@
 
 Inputs of the caller have no address yet. Steps that read them are bound to an address that is not
 there; every word of an argument buffer that holds such an address is noted, and patched when a run
-brings another array than the last one. Steps that hold arrays instead of addresses (cuBLAS, CuPy)
+brings another array than the last one. Calls that hold arrays instead of addresses (cuBLAS, CuPy)
 are bound again. In graph modes inputs have a place of their own and nothing changes between runs.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from asyncnet_gpu.backends.base import ProgramOptions, cannot_bind
 from asyncnet_gpu.backends.cuda import overrides
 from asyncnet_gpu.backends.cuda.arrays import array_over, blob_array, pretend_memory
-from asyncnet_gpu.backends.cuda.blas import workspace_bytes
+from asyncnet_gpu.backends.cuda.blas import bind_product, workspace_bytes
 from asyncnet_gpu.backends.cuda.context import StepContext, Stream
 from asyncnet_gpu.backends.cuda.device import OnDevice
 from asyncnet_gpu.backends.cuda.launch import Packed, pack
@@ -27,8 +27,9 @@ from asyncnet_gpu.backends.cuda.namespace import PRODUCTS, ProductNamespace
 from asyncnet_gpu.backends.cuda.resources import Resources
 from asyncnet_gpu.graph import BlobInfo, Node
 from asyncnet_gpu.ops.barrier import BARRIERS
+from asyncnet_gpu.ops.base import KernelLaunch
 from asyncnet_gpu.plan.types import Plan
-from asyncnet_gpu.specs import contiguous_strides
+from asyncnet_gpu.specs import TensorSpec, contiguous_strides
 
 Call = Callable[[], object]
 
@@ -43,6 +44,22 @@ class Patch:
     words: np.ndarray[Any, Any]
     index: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Moving:
+    """A product of the library with operands that lie within inputs.
+
+    Attributes
+    ----------
+    product
+        a, b and the result, as they were bound first.
+    places
+        For each of them the input and the offset within it, or None where the address stays.
+    """
+
+    product: tuple[Any, Any, Any]
+    places: tuple[tuple[str, int] | None, ...]
 
 
 def physical_devices(plan: Plan, options: ProgramOptions) -> tuple[int, ...]:
@@ -116,9 +133,11 @@ class BoundPlan:
         self.staged: dict[str, Any] = {}
         self._place_blobs()
         self._patches: dict[str, list[Patch]] = {name: [] for name in plan.graph.inputs}
-        self._rebinds: dict[str, set[int]] = {name: set() for name in plan.graph.inputs}
-        #: Steps that are launches of ours and the same in every run.
-        self.fixed: set[int] = set()
+        #: Calls, as step and number within it, that are made anew where an input has moved.
+        self._rebinds: dict[str, set[tuple[int, int]]] = {n: set() for n in plan.graph.inputs}
+        self._moving: dict[tuple[int, int], _Moving] = {}
+        #: Launches of ours, as step and number within it, that are the same in every run.
+        self.fixed: set[tuple[int, int]] = set()
         self.calls: list[list[Call]] = [self._bind(i) for i in range(len(plan.steps))]
         self._give_workspaces()
 
@@ -196,12 +215,9 @@ class BoundPlan:
             if override is not None:
                 self._note_rebind(index, inputs)
                 return [override]
-            launches = self._kernels(index, stream)
+            launches = self._launches(index)
             if launches is not None:
-                patched = [self._note_patches(packed) for packed in launches]
-                if not any(patched) and not self._node(index).op.effect:
-                    self.fixed.add(index)
-                return [packed.call for packed in launches]
+                return self._bind_launches(index, launches, stream)
             if inputs:
                 self._note_rebind(index, inputs)
                 return [_not_bound]
@@ -233,16 +249,36 @@ class BoundPlan:
         stream = self.streams[self.plan.steps[index].stream]
         return bind(StepContext(stream), ins, outs, node.attrs, scratch)
 
-    def _kernels(self, index: int, stream: Stream) -> list[Packed] | None:
+    def _launches(self, index: int) -> Sequence[KernelLaunch] | None:
         node = self._node(index)
         if node.op.kernel is None:
             return None
         ins, outs, scratch = self._operands(index)
-        launches = node.op.kernel(ins, outs, node.attrs, scratch)
-        if launches is None:
-            return None
-        packed = [pack(launch, stream.device, stream.ptr) for launch in launches]
-        return [p for p in packed if p is not None]
+        return node.op.kernel(ins, outs, node.attrs, scratch)
+
+    def _bind_launches(
+        self, index: int, launches: Sequence[KernelLaunch], stream: Stream
+    ) -> list[Call]:
+        calls: list[Call] = []
+        for launch in launches:
+            at = index, len(calls)
+            call = None if launch.product is None else self._product(stream, launch.product)
+            if call is not None and launch.product is not None:
+                changes = self._note_moving(at, launch.product)
+            else:
+                packed = pack(launch, stream.device, stream.ptr)
+                if packed is None:
+                    continue
+                call, changes = packed.call, self._note_patches(packed)
+            if not changes and not self._node(index).op.effect:
+                self.fixed.add(at)
+            calls.append(call)
+        return calls
+
+    def _product(self, stream: Stream, product: tuple[Any, Any, Any]) -> Call | None:
+        """Return a launch of cuBLAS, or None for what it does not take."""
+        blas = StepContext(stream).blas(product[2])
+        return None if blas is None else bind_product(blas, *product)
 
     def _cupy_call(self, index: int) -> Call:
         node = self._node(index)
@@ -261,30 +297,42 @@ class BoundPlan:
 
     def _note_rebind(self, index: int, inputs: set[str]) -> None:
         for name in inputs:
-            self._rebinds[name].add(index)
+            self._rebinds[name].add((index, 0))
+
+    def _within_input(self, address: int) -> tuple[str, int] | None:
+        """Return the input and the offset in it of an address that is not there."""
+        if address < _NOWHERE:
+            return None
+        below = (name for name, base in self._base.items() if base <= address)
+        name = max(below, key=self._base.__getitem__)
+        return name, address - self._base[name]
+
+    def _note_moving(self, at: tuple[int, int], product: tuple[Any, Any, Any]) -> bool:
+        """Note a product with operands within inputs; returns whether it has any."""
+        places = tuple([self._within_input(array.data.ptr) for array in product])
+        for place in places:
+            if place is not None:
+                self._rebinds[place[0]].add(at)
+                self._moving[at] = _Moving(product, places)
+        return at in self._moving
 
     def _note_patches(self, packed: Packed) -> bool:
         """Note the addresses within inputs; returns whether there are any."""
         found = False
         for index, array in packed.pointers:
-            address = array.data.ptr
-            if address < _NOWHERE:
-                continue
-            name = max(
-                (n for n, base in self._base.items() if base <= address),
-                key=self._base.__getitem__,
-            )
-            self._patches[name].append(Patch(packed.words, index, address - self._base[name]))
-            found = True
+            place = self._within_input(array.data.ptr)
+            if place is not None:
+                self._patches[place[0]].append(Patch(packed.words, index, place[1]))
+                found = True
         return found
 
     def note_pointer(self, packed: Packed) -> None:
         """Patch a launch that is no step, such as the copy of an output that is an input."""
         self._note_patches(packed)
 
-    def set_inputs(self, arrays: Mapping[str, Any]) -> Sequence[int]:
-        """Take the arrays of the next run; return the steps whose call was replaced."""
-        rebind: set[int] = set()
+    def set_inputs(self, arrays: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
+        """Take the arrays of the next run; return the calls that were replaced."""
+        rebind: set[tuple[int, int]] = set()
         for name, array in arrays.items():
             address = array.data.ptr
             if address == self._base[name]:
@@ -295,8 +343,8 @@ class BoundPlan:
             if self._rebinds[name]:
                 self._move_blobs(name, array)
                 rebind |= self._rebinds[name]
-        for index in rebind:
-            self._rebind(index)
+        for at in rebind:
+            self._rebind(*at)
         return tuple(rebind)
 
     def current(self, name: str, inputs: Mapping[str, Any]) -> Any:
@@ -326,8 +374,26 @@ class BoundPlan:
         for blob in self._blobs_of[storage]:
             self.arrays[blob.name] = blob_array(blob, array.data.mem, start)
 
-    def _rebind(self, index: int) -> None:
+    def _rebind(self, index: int, number: int) -> None:
         stream = self.streams[self.plan.steps[index].stream]
+        moving = self._moving.get((index, number))
+        if moving is not None:
+            call = self._product(stream, self._moved(moving, stream.device))
+            assert call is not None, "whether cuBLAS takes it is a matter of shapes and strides"
+            self.calls[index][number] = call
+            return
         with OnDevice(stream.device), cupy.cuda.using_allocator(self._resources.temporaries.malloc):
             call = self._override(index)
             self.calls[index] = [self._cupy_call(index) if call is None else call]
+
+    def _moved(self, moving: _Moving, device: int) -> tuple[Any, Any, Any]:
+        """Return the operands of a product where the inputs are now."""
+
+        def moved(array: Any, place: tuple[str, int] | None) -> Any:
+            if place is None:
+                return array
+            memory = pretend_memory(self._base[place[0]] + place[1], array.nbytes, device)
+            return array_over(memory, 0, TensorSpec(array.shape, array.dtype), array.strides)
+
+        a, b, out = moving.product
+        return moved(a, moving.places[0]), moved(b, moving.places[1]), moved(out, moving.places[2])

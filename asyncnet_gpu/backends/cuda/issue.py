@@ -143,9 +143,9 @@ class IssueList:
         self._short = [first[i].call if i in first else self.calls[i] for i in self._order]
         self._short_master = list(self._short)
 
-    def replace(self, step: int, call: Call) -> None:
-        """Put another call for a step whose single call has changed; it is in no segment."""
-        position = self.position[step]
+    def replace(self, step: int, at: int, call: Call) -> None:
+        """Put another call for the one that is number `at` of a step; it is in no segment."""
+        position = self.position[step] + at
         self.calls[position] = self._master[position] = call
         if self._short is not self.calls:
             place = bisect_left(self._order, position)

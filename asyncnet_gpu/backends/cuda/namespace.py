@@ -18,7 +18,7 @@ from asyncnet_gpu.backends.cuda.context import StepContext
 from asyncnet_gpu.ops.matmul import as_matrices, flat_product
 
 #: Operators without a kernel that multiply matrices through `xp`.
-PRODUCTS = frozenset({"einsum", "gru", "lstm", "rnn"})
+PRODUCTS = frozenset({"einsum"})
 
 
 @final

@@ -118,7 +118,7 @@ class CudaProgram(AbstractProgram):
             runtime.streamSynchronize(stream.ptr)
         if plan.mode.startswith("graph") and plan.steps:
             self._capture()
-        elif len(plan.steps) >= SHORTEST:
+        elif len(bound.fixed) >= SHORTEST:
             self._issue.shorten(make_segments(self._issue, bound.fixed, self._streams, resources))
 
     def _issue_list(self, timed: list[tuple[int, int]] | None) -> IssueList:
@@ -248,11 +248,11 @@ class CudaProgram(AbstractProgram):
 
     def _set_inputs(self) -> None:
         arrays = {name: adopted.array for name, adopted in self._held.items()}
-        for step in self._bound.set_inputs(arrays):
-            call = self._bound.calls[step][0]
-            self._issue.replace(step, call)
+        for step, number in self._bound.set_inputs(arrays):
+            call = self._bound.calls[step][number]
+            self._issue.replace(step, number, call)
             if self._timed is not None:
-                self._timed.replace(step, call)
+                self._timed.replace(step, number, call)
 
     def _explain(self, what: str, error: BaseException) -> BaseException:
         if isinstance(error, driver_errors()):

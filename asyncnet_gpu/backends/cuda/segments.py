@@ -2,8 +2,8 @@
 
 A bound launch costs the host about a microsecond, nearly all of it the driver's. Where a stream has
 many launches of ours between two events, a graph of them is launched instead: the same kernels in
-the same order with the same arguments. Left out is whatever changes between runs (steps that read
-an input at the caller's address) or belongs to the user (so that a fault keeps its own step).
+the same order with the same arguments. Left out is whatever changes between runs (a launch that
+reads an input at the caller's address) or belongs to the user (so that a fault keeps its own step).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SHORTEST = 8
 LONGEST = 64
 
 
-def find_runs(issue: IssueList, fixed: Collection[int]) -> list[list[int]]:
-    """Return the entries of each segment: launches of steps in `fixed` on one stream.
+def find_runs(issue: IssueList, fixed: Collection[tuple[int, int]]) -> list[list[int]]:
+    """Return the entries of each segment: launches in `fixed` (step, number) on one stream.
 
     Entries of other streams may stand between them. Moving a launch in front of those changes
     nothing on the device, where only the order within a stream and the events count.
@@ -41,7 +41,8 @@ def find_runs(issue: IssueList, fixed: Collection[int]) -> list[list[int]]:
         if entry.kind is Kind.DEVICE:
             continue  # belongs to the host's thread, not to a stream
         stream = issue.plan.steps[entry.step].stream
-        if entry.kind is not Kind.RUN or entry.step not in fixed:
+        number = position - issue.position[entry.step]
+        if entry.kind is not Kind.RUN or (entry.step, number) not in fixed:
             open_runs.pop(stream, None)  # what is ordered after this entry must stay behind it
             continue
         run = open_runs.get(stream)
@@ -53,8 +54,9 @@ def find_runs(issue: IssueList, fixed: Collection[int]) -> list[list[int]]:
 
 
 def make_segments(
-    issue: IssueList, fixed: Collection[int], streams: Sequence[Stream], resources: Resources
-) -> list[Segment]:
+    issue: IssueList, fixed: Collection[tuple[int, int]], streams: Sequence[Stream],
+    resources: Resources,
+) -> list[Segment]:  # fmt: skip
     """Capture the segments of a list; without those that the driver refuses."""
     made: list[Segment] = []
     for run in find_runs(issue, fixed):
