@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,33 @@ from asyncnet_gpu.ops.base import (
     Arrays,
     Attrs,
     Cost,
+    KernelLaunch,
     Launch,
     Op,
     OpCase,
     Specs,
     f32,
 )
+from asyncnet_gpu.ops.blocks import working_dtype
 from asyncnet_gpu.ops.checks import as_ints, fail
-from asyncnet_gpu.specs import TensorSpec
+from asyncnet_gpu.ops.strided import CUDA_NUMBERS, MAX_AXES, THREADS, grid_for, launch_all
+from asyncnet_gpu.specs import TensorSpec, spec
+
+_PER_AXIS = ("image", "block", "stride", "dilation", "begin", "counts")
+
+#: The struct `Blocks` of ``col2im.cu``: strides in elements.
+_BLOCKS = np.dtype(
+    [
+        (name, np.int64)
+        for name in ("size", "channels", "image_stride", "row_stride", "block_stride")
+    ]
+    + [
+        (name, np.int64, (MAX_AXES,))
+        for name in ("image", "block", "counts", "stride", "dilation", "begin")
+    ]
+    + [("narrow", np.int64)],
+    align=True,
+)
 
 
 def _geometry(attrs: Attrs) -> tuple[tuple[int, ...], ...]:
@@ -70,23 +91,48 @@ def _ranges(attrs: Attrs, tap: tuple[int, ...]) -> tuple[tuple[slice, ...], tupl
     return tuple(sources), tuple(targets)
 
 
+def _scratch(ins: Specs, outs: Specs, attrs: Attrs, device_kind: str) -> Specs:
+    work = working_dtype(outs[0].dtype)
+    summed_in_place = work == outs[0].dtype or device_kind != "cpu"
+    return () if summed_in_place else (TensorSpec(outs[0].shape, work),)
+
+
 def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
-    x, out = ins[0], outs[0]
+    (x,), (out,) = ins, outs
     _, block, *_, counts = _geometry(attrs)
     blocks = xp.reshape(x, (*out.shape[:2], *block, *counts), copy=False)
-    pairs = []
+    total = scratch[0] if scratch else out
+    steps: list[Launch] = [partial(total.fill, 0)]
     for tap in itertools.product(*map(range, block)):
         source, target = _ranges(attrs, tap)
-        part = out[(slice(None), slice(None), *target)]
+        part = total[(slice(None), slice(None), *target)]
         if part.size:
-            pairs.append((blocks[(slice(None), slice(None), *tap, *source)], part))
+            read = blocks[(slice(None), slice(None), *tap, *source)]
+            steps.append(partial(xp.add, part, read, part))
+    if total is not out:
+        steps.append(partial(xp.copyto, out, total, casting="same_kind"))
+    return launch_all(steps)
 
-    def launch() -> None:
-        out[...] = 0
-        for source, part in pairs:
-            xp.add(part, source, out=part)
 
-    return launch
+def _kernel(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    (x,), (out,) = ins, outs
+    geometry = _geometry(attrs)
+    n = len(geometry[0])
+    if not out.size:
+        return ()
+    if n > MAX_AXES:
+        return None
+    p = np.zeros((), _BLOCKS)
+    p["size"], p["channels"] = out.size, out.shape[1]
+    strides = [stride // x.dtype.itemsize for stride in x.strides]
+    p["image_stride"], p["row_stride"], p["block_stride"] = strides
+    for name, numbers in zip(_PER_AXIS, geometry, strict=True):
+        p[name][:n] = numbers
+    p["narrow"] = max(*(p["image"] + p["begin"]), *p["stride"]) < 1 << 31
+    entry = f"col2im<{CUDA_NUMBERS[out.dtype.name]}, {n}>"
+    return (KernelLaunch("col2im.cu", entry, grid_for(out.size), (THREADS, 1, 1), (x, out, p)),)
 
 
 def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
@@ -134,7 +180,9 @@ OPS = (
                "pads": None},
         infer=_infer,
         bind=_bind,
+        kernel=_kernel,
         reference=_reference,
+        scratch=_scratch,
         cost=_cost,
         dtypes=FLOATS,
         cases=(
@@ -143,6 +191,17 @@ OPS = (
             OpCase("pads", (f32(1, 8, 6),),
                    {"image": (4, 5), "block": (2, 2), "strides": (2, 2), "dilations": (2, 1),
                     "pads": (1, 0, 0, 1)}),
+            OpCase("line", (f32(2, 6, 4),), {"image": (9,), "block": (3,), "strides": (2,)}),
+            OpCase("volume", (f32(1, 16, 8),), {"image": (3, 3, 3), "block": (2, 2, 2)}),
+            OpCase("half", (spec((1, 9, 9), "float16"),), {"image": (5, 5), "block": (3, 3)},
+                   rtol=1e-3, atol=1e-3),
+            OpCase("double", (spec((1, 8, 9), "float64"),), {"image": (4, 4), "block": (2, 2)},
+                   rtol=1e-12, atol=1e-12),
+            OpCase("many_axes", (f32(1, 4, 4),),
+                   {"image": (3, *[1] * 7, 3), "block": (2, *[1] * 7, 2)}),
+            OpCase("none", (f32(0, 8, 9),), {"image": (4, 4), "block": (2, 2)}),
+            OpCase("picture", (f32(1, 8 * 9, 46 * 46),), {"image": (48, 48), "block": (3, 3)},
+                   perf=True, rtol=1e-4, atol=1e-5),
         ),
     ),
 )  # fmt: skip

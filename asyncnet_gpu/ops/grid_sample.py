@@ -1,5 +1,11 @@
 """Sample an image at positions that another blob gives (spatial transformer networks).
 
+The image is padded without end, by zeros, its border or its reflection, and interpolated at the
+positions. So a cubic sample just outside still feels the pixels within its reach, as it does in
+PyTorch and onnxruntime, and the result is continuous. ONNX's own reference implementation moves the
+position itself to the border when it is outside, which jumps there; its text leaves it open, and
+points to PyTorch's function.
+
 Source: M. Jaderberg and others, *Spatial transformer networks*, 2015.
 """
 
@@ -7,17 +13,34 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.ops.base import FLOATS, Arrays, Attrs, Cost, Launch, Op, OpCase, Specs, f32
+from asyncnet_gpu.ops.base import (
+    FLOATS,
+    Arrays,
+    Attrs,
+    Cost,
+    KernelLaunch,
+    Launch,
+    Op,
+    OpCase,
+    Specs,
+    f32,
+)
+from asyncnet_gpu.ops.blocks import working_dtype
 from asyncnet_gpu.ops.checks import fail, one_of
-from asyncnet_gpu.specs import TensorSpec
+from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, grid_for
+from asyncnet_gpu.specs import TensorSpec, spec
 
 MODES = ("linear", "nearest", "cubic")
 PADDINGS = ("zeros", "border", "reflection")
 _CUBIC_A = -0.75
+_TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
+#: Pixels beyond which a position is as good as any other.
+_FAR = 1e9
 
 
 def _infer(ins: Specs, attrs: Attrs) -> Specs:
@@ -35,78 +58,78 @@ def _infer(ins: Specs, attrs: Attrs) -> Specs:
     return (TensorSpec((*x.shape[:2], *grid.shape[1:-1]), x.dtype),)
 
 
-def _reflect(xp: Any, at: Any, low: float, high: float) -> Any:
-    """Fold positions back between two mirrors."""
-    span = high - low
-    if span <= 0:
-        return xp.zeros_like(at)
-    away = xp.mod(at - low, 2 * span)
-    return low + xp.minimum(away, 2 * span - away)
+# -- the CPU ---------------------------------------------------------------------------------
 
 
-def _position(xp: Any, grid: Any, length: int, attrs: Attrs) -> tuple[Any, float, float]:
-    """Return positions on an axis in pixels, and the mirrors of the reflection."""
+def _pixels(xp: Any, grid: Any, extent: int, attrs: Attrs) -> Any:
+    """Return positions on an axis in pixels; ``grid_sample.cu`` rounds in the same order."""
     if attrs["align_corners"]:
-        return (grid + 1) * ((length - 1) / 2), 0.0, length - 1.0
-    return ((grid + 1) * length - 1) / 2, -0.5, length - 0.5
+        at = (grid + 1) * ((extent - 1) / 2)
+    else:
+        at = ((grid + 1) * extent - 1) / 2
+    return xp.where(at >= -_FAR, xp.minimum(at, _FAR), -_FAR)  # NaN is no position: far outside
 
 
-def _fold(xp: Any, at: Any, length: int, low: float, high: float, padding: str) -> Any:
-    if padding == "border":
-        return xp.clip(at, 0, length - 1)
-    return _reflect(xp, at, low, high) if padding == "reflection" else at
-
-
-def _taps(xp: Any, at: Any, mode: str) -> list[tuple[Any, Any]]:
-    """Return (place, weight) of the input positions that one output position mixes."""
-    if mode == "nearest":
-        return [(at, xp.ones_like(at))]
-    first = xp.floor(at)
-    part = at - first
+def _weights(part: Any, mode: str) -> list[Any]:
+    """Return what the taps weigh for positions that lie `part` behind the tap before them."""
     if mode == "linear":
-        return [(first, 1 - part), (first + 1, part)]
+        return [1 - part, part]
     a = _CUBIC_A
-    near = [(a + 2) * d**3 - (a + 3) * d**2 + 1 for d in (part, 1 - part)]
-    far = [a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a for d in (part + 1, 2 - part)]
-    return [(first - 1, far[0]), (first, near[0]), (first + 1, near[1]), (first + 2, far[1])]
+    near = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (part, 1 - part)]
+    far = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (part + 1, 2 - part)]
+    return [far[0], *near, far[1]]
 
 
-def _axis(xp: Any, grid: Any, length: int, attrs: Attrs) -> list[tuple[Any, Any]]:
-    """Return the taps of one axis as integer places inside it and weights (0 outside)."""
-    at, low, high = _position(xp, grid, length, attrs)
-    mode, padding = attrs["mode"], attrs["padding"]
-    at = xp.where(xp.isfinite(at), at, -1e9)  # no position at all is one far outside
+def _folded(xp: Any, place: Any, extent: int, attrs: Attrs) -> Any:
+    """Return the element that stands at each place, inside the image or not."""
+    if attrs["padding"] != "reflection":
+        return xp.clip(place, 0, extent - 1)
+    # Mirrors at the centres of the outermost pixels, or at their outer edges.
+    edge = 0 if attrs["align_corners"] else 1
+    period = max(1, 2 * (extent - 1 + edge))
+    away = xp.mod(place, period)
+    return xp.where(away < extent, away, period - edge - away)
+
+
+def _taps(xp: Any, grid: Any, extent: int, attrs: Attrs) -> list[tuple[Any, Any, Any]]:
+    """Return place, weight (None: 1) and whether it is inside for the taps of one axis."""
+    at, mode = _pixels(xp, grid, extent, attrs), attrs["mode"]
     if mode == "nearest":
-        at = xp.rint(at)
-    outside = (at < low) | (at > high)
-    at = xp.where(outside, _fold(xp, at, length, low, high, padding), at)
+        first, weights = xp.rint(at), [None]
+    else:
+        first = xp.floor(at)
+        weights = _weights(at - first, mode)
+    first = first.astype(np.int64) - (1 if mode == "cubic" else 0)
     made = []
-    for place, weight in _taps(xp, at, mode):
-        if padding == "zeros":
-            inside = (place >= 0) & (place <= length - 1)
-            weight = xp.where(inside, weight, 0)
-        else:
-            folded = _fold(xp, place, length, low, high, padding)
-            place = xp.trunc(xp.where((place < 0) | (place > length - 1), folded, place))
-        made.append((xp.clip(place, 0, length - 1).astype(xp.int64), weight))
+    for k, weight in enumerate(weights):
+        place = first + k
+        inside = (place >= 0) & (place < extent)
+        made.append((_folded(xp, place, extent, attrs), weight, inside))
     return made
 
 
 def _sample(xp: Any, image: Any, grid: Any, out: Any, attrs: Attrs) -> None:
     """Fill ``out`` (channels, points) from one image (channels, *space) and its grid."""
-    space = image.shape[1:]
+    space, dtype = image.shape[1:], working_dtype(out.dtype)
     flat = image.reshape(image.shape[0], -1)
     points = grid.reshape(-1, grid.shape[-1])
+    points = points.astype(working_dtype(points.dtype))
     # The grid gives x, y, z: the last axis first.
-    axes = [_axis(xp, points[:, len(space) - 1 - i], n, attrs) for i, n in enumerate(space)]
-    out[...] = 0
+    axes = [_taps(xp, points[:, len(space) - 1 - i], n, attrs) for i, n in enumerate(space)]
+    total = xp.zeros(out.shape, dtype)
     for taps in itertools.product(*axes):
-        place: Any = 0
+        at: Any = 0
         weight: Any = 1
-        for (at, part), length in zip(taps, space, strict=True):
-            place = place * length + at
-            weight = weight * part
-        out += flat[:, place] * weight.astype(out.dtype)
+        inside: Any = True
+        for (place, part, within), extent in zip(taps, space, strict=True):
+            at = at * extent + place
+            weight = weight if part is None else weight * part.astype(dtype)
+            inside = inside & within
+        values = flat[:, at] * weight
+        if attrs["padding"] == "zeros":
+            values = xp.where(inside, values, 0)
+        total += values
+    xp.copyto(out, total, casting="same_kind")
 
 
 def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
@@ -120,26 +143,109 @@ def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> 
     return launch
 
 
+# -- the kernel ------------------------------------------------------------------------------
+
+#: Most spatial axes that the kernel takes; the same number stands in ``grid_sample.cu``.
+_MOST_SPACE = 6
+#: Blocks that keep a GPU busy: with fewer positions than that the channels are shared out, too.
+_BLOCKS = 1024
+
+#: The struct `Sampling` of ``grid_sample.cu``: strides in elements.
+_SAMPLING = np.dtype(
+    [
+        (name, np.int64)
+        for name in ("images", "channels", "points", "image_stride", "channel_stride",
+                     "grid_image_stride", "grid_last_stride")
+    ]
+    + [(name, np.int64, (_MOST_SPACE,)) for name in ("extent", "stride", "out", "grid_stride")]
+    + [("padding", np.int32), ("align_corners", np.int32)],
+    align=True,
+)  # fmt: skip
+
+
+def _kernel(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    (x, grid), (out,) = ins, outs
+    n = x.ndim - 2
+    if not out.size:
+        return ()
+    if n > _MOST_SPACE:
+        return None
+    p = np.zeros((), _SAMPLING)
+    strides = [s // x.dtype.itemsize for s in x.strides]
+    grid_strides = [s // grid.dtype.itemsize for s in grid.strides]
+    p["images"], p["channels"], *p["extent"][:n] = x.shape
+    p["image_stride"], p["channel_stride"], *p["stride"][:n] = strides
+    p["points"], p["out"][:n] = math.prod(out.shape[2:]), out.shape[2:]
+    p["grid_image_stride"], *p["grid_stride"][:n], p["grid_last_stride"] = grid_strides
+    p["padding"], p["align_corners"] = PADDINGS.index(attrs["padding"]), attrs["align_corners"]
+    blocks, _, _ = grid_for(x.shape[0] * math.prod(out.shape[2:]))
+    shape = (blocks, min(x.shape[1], -(-_BLOCKS // blocks)), 1)
+    types = f"{CUDA_NUMBERS[x.dtype.name]}, {CUDA_NUMBERS[grid.dtype.name]}"
+    entry = f"grid_sample<{types}, {n}, {_TAPS[attrs['mode']]}>"
+    return (KernelLaunch("grid_sample.cu", entry, shape, (THREADS, 1, 1), (x, grid, out, p)),)
+
+
+# -- reference and definition ----------------------------------------------------------------
+
+
+def _padded(place: int, extent: int, attrs: Attrs) -> int | None:
+    """Walk from an integer place to the element that stands there; None for a zero."""
+    if attrs["padding"] == "zeros":
+        return place if 0 <= place < extent else None
+    if attrs["padding"] == "border" or extent == 1:
+        return min(max(place, 0), extent - 1)
+    low, high = (0.0, extent - 1.0) if attrs["align_corners"] else (-0.5, extent - 0.5)
+    at = float(place)
+    while not low <= at <= high:
+        at = 2 * (low if at < low else high) - at
+    return int(at)
+
+
+def _mixture(at: float, mode: str) -> list[tuple[int, float]]:
+    """Return (place, weight) of what one position mixes."""
+    if mode == "nearest":
+        return [(round(at), 1.0)]
+    first = math.floor(at)
+    if mode == "linear":
+        return [(first, 1 - (at - first)), (first + 1, at - first)]
+    a, mixed = _CUBIC_A, []
+    for place in range(first - 1, first + 3):
+        d = abs(at - place)
+        near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+        mixed.append((place, near if d <= 1 else a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a))
+    return mixed
+
+
 def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
-    """Pixel by pixel, as the definition of the operator has it."""
-    x: Any = np.asarray(ins[0], np.float64)
-    grid: Any = np.asarray(ins[1], np.float64)
+    """Pixel by pixel in float64: the padded image, interpolated."""
+    x, grid = (np.asarray(a, np.float64) for a in ins)
     space, rank = x.shape[2:], x.ndim - 2
-    out: Any = np.zeros((*x.shape[:2], *grid.shape[1:-1]))
-    for n in range(len(x)):
-        for where in np.ndindex(grid.shape[1:-1]):
-            axes = [_axis(np, grid[n][where][rank - 1 - i], space[i], attrs) for i in range(rank)]
-            for taps in itertools.product(*axes):
-                at = tuple(int(place) for place, _ in taps)
-                weight = math.prod(float(w) for _, w in taps)
-                out[(n, slice(None), *where)] += weight * x[(n, slice(None), *at)]
+    out = np.zeros((*x.shape[:2], *grid.shape[1:-1]))
+    for n, *where in np.ndindex(len(x), *grid.shape[1:-1]):
+        mixtures = []
+        for axis, extent in enumerate(space):
+            g = float(grid[(n, *where, rank - 1 - axis)])
+            at = (
+                (g + 1) * (extent - 1) / 2 if attrs["align_corners"] else ((g + 1) * extent - 1) / 2
+            )
+            mixtures.append(_mixture(at, attrs["mode"]))
+        for taps in itertools.product(*mixtures):
+            places = [_padded(p, e, attrs) for (p, _), e in zip(taps, space, strict=True)]
+            if None not in places:
+                weight = math.prod(w for _, w in taps)
+                out[(n, slice(None), *where)] += weight * x[(n, slice(None), *places)]
     return (out,)
 
 
 def _cost(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
-    taps = {"nearest": 1, "linear": 2, "cubic": 4}[attrs["mode"]] ** (ins[0].ndim - 2)
+    taps = _TAPS[attrs["mode"]] ** (ins[0].ndim - 2)
     return Cost(4.0 * taps * outs[0].size, 4.0 * taps * outs[0].nbytes)
 
+
+#: Positions beyond any image.
+_FAR_AWAY = [[[[-40.0, 0.3], [1e6, -3.0], [0.2, 2e5], [-7.0, 9.0]]]]
 
 OPS = (
     Op(
@@ -155,7 +261,8 @@ OPS = (
         mode
             "linear", "nearest" or "cubic".
         padding
-            Outside the image are "zeros", its "border", or its "reflection".
+            Outside the image are "zeros", its "border", or its "reflection"; what is interpolated
+            is the image so padded.
         align_corners
             -1 and 1 are the centres of the first and last pixel, not their outer edges.
 
@@ -167,6 +274,7 @@ OPS = (
         attrs={"mode": "linear", "padding": "zeros", "align_corners": False},
         infer=_infer,
         bind=_bind,
+        kernel=_kernel,
         reference=_reference,
         cost=_cost,
         dtypes=FLOATS,
@@ -176,6 +284,25 @@ OPS = (
                    rtol=1e-4, atol=1e-5, low=-1.3, high=1.3)
             for mode in MODES for padding in PADDINGS
         )
-        + (OpCase("volume", (f32(1, 2, 3, 4, 3), f32(1, 2, 2, 2, 3)), rtol=1e-4, atol=1e-5),),
+        + (
+            OpCase("volume", (f32(1, 2, 3, 4, 3), f32(1, 2, 2, 2, 3)), rtol=1e-4, atol=1e-5),
+            OpCase("volume_cubic", (f32(2, 1, 3, 4, 3), f32(2, 3, 1, 2, 3)),
+                   {"mode": "cubic", "padding": "reflection"}, rtol=1e-4, atol=1e-4),
+            OpCase("line", (f32(2, 2, 5), f32(2, 7, 1)), {"padding": "border"}, rtol=1e-4,
+                   atol=1e-5),
+            OpCase("half", (spec((1, 2, 4, 5), "float16"), spec((1, 3, 3, 2), "float16")),
+                   {"padding": "border"}, rtol=2e-3, atol=2e-3),
+            OpCase("double", (spec((1, 2, 4, 5), "float64"), f32(1, 3, 3, 2)), rtol=1e-5,
+                   atol=1e-5),
+            OpCase("far", (f32(1, 2, 3, 4), np.array(_FAR_AWAY, np.float32)),
+                   {"mode": "cubic", "padding": "border"}, rtol=1e-4, atol=1e-5),
+            OpCase("many_axes", (f32(1, 1, *[2] * 7), f32(1, *[1] * 6, 2, 7)), rtol=1e-4,
+                   atol=1e-5),
+            OpCase("one_pixel", (f32(1, 2, 1, 1), f32(1, 2, 2, 2)),
+                   {"padding": "reflection", "align_corners": True}, rtol=1e-4, atol=1e-5),
+            OpCase("none", (f32(0, 2, 3, 3), f32(0, 2, 2, 2))),
+            OpCase("picture", (f32(2, 16, 48, 48), f32(2, 48, 48, 2)), perf=True, rtol=1e-4,
+                   atol=1e-4, low=-1.1, high=1.1),
+        ),
     ),
 )  # fmt: skip

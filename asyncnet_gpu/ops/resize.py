@@ -1,16 +1,15 @@
 """Resampling to another extent: nearest, linear and cubic, in any number of axes.
 
 Every mode is separable: an output position of an axis is a weighted sum of a few input positions of
-that axis. Positions and weights are tables made when the node is bound; a run takes and adds.
-
-Sources: ONNX operator *Resize* for the coordinate systems; R. Keys, *Cubic convolution
-interpolation for digital image processing*, 1981, for the cubic weights.
+that axis. On the CPU positions and weights are tables made when the node is bound, and a run takes
+and adds, axis by axis; on CUDA ``resize.cu`` computes them where it needs them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from asyncnet_gpu.ops.base import (
     Arrays,
     Attrs,
     Cost,
+    KernelLaunch,
     Launch,
     Op,
     OpCase,
@@ -28,16 +28,15 @@ from asyncnet_gpu.ops.base import (
     f32,
 )
 from asyncnet_gpu.ops.checks import as_ints, fail, one_of
+from asyncnet_gpu.ops.resize_axes import COORDINATES, MODES, ROUNDINGS, ResizedAxis, resized_axes
+from asyncnet_gpu.ops.resize_kernel import (
+    one_launch,
+    resize_launches,
+    result_bounds,
+    working_dtype,
+)
+from asyncnet_gpu.ops.strided import launch_all, nothing
 from asyncnet_gpu.specs import TensorSpec, spec
-
-Array = np.ndarray[Any, Any]
-
-COORDINATES = (
-    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-    "tf_crop_and_resize",
-)  # fmt: skip
-ROUNDINGS = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
-MODES = ("nearest", "linear", "cubic")
 
 
 def _infer(ins: Specs, attrs: Attrs) -> Specs:
@@ -60,112 +59,38 @@ def _infer(ins: Specs, attrs: Attrs) -> Specs:
     return (TensorSpec(sizes, ins[0].dtype),)
 
 
-# -- positions and weights of one axis -----------------------------------------------------------
-
-
-def _source(length: int, out: int, scale: float, mode: str, roi: tuple[float, float]) -> Array:
-    """Return where in the input each output position lies."""
-    x = np.arange(out, dtype=np.float64)
-    if mode == "asymmetric":
-        return x / scale
-    if mode == "align_corners":
-        wide = length * scale
-        return x * ((length - 1) / (wide - 1)) if wide != 1 else np.zeros(out)
-    if mode == "tf_crop_and_resize":
-        start, end = roi
-        if out == 1:
-            return np.full(1, 0.5 * (start + end) * (length - 1))
-        return start * (length - 1) + x * (end - start) * (length - 1) / (out - 1)
-    if mode == "pytorch_half_pixel" and out <= 1:
-        return np.zeros(out)
-    half = (x + 0.5) / scale - 0.5
-    if mode == "half_pixel_symmetric":
-        # The extent was cut to an integer: centre what is left.
-        half += 0.5 * length * (1 - out / (length * scale))
-    return half
-
-
-def _rounded(x: Array, rounding: str) -> Array:
-    if rounding == "floor":
-        return np.floor(x)
-    if rounding == "ceil":
-        return np.ceil(x)
-    return np.ceil(x - 0.5) if rounding == "round_prefer_floor" else np.floor(x + 0.5)
-
-
-def _linear(distance: Array) -> Array:
-    weight: Array = np.maximum(0, 1 - np.abs(distance))
-    return weight
-
-
-def _cubic(a: float) -> Callable[[Array], Array]:
-    def weight(distance: Array) -> Array:
-        d = np.abs(distance)
-        near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-        far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
-        return np.where(d <= 1, near, np.where(d < 2, far, 0))
-
-    return weight
-
-
-def axis_table(
-    length: int, out: int, scale: float, attrs: Attrs, roi: tuple[float, float]
-) -> tuple[Array, Array, Array]:
-    """Return positions (out, taps), weights (out, taps), and which positions lie outside."""
-    x = _source(length, out, scale, attrs["coordinates"], roi)
-    outside = (x < 0) | (x > length - 1)
-    if attrs["mode"] == "nearest":
-        places = _rounded(x, attrs["rounding"])[:, None]
-        return np.clip(places, 0, length - 1).astype(np.int64), np.ones((out, 1)), outside
-    reach, kernel = (1, _linear) if attrs["mode"] == "linear" else (2, _cubic(attrs["cubic_a"]))
-    stretch = min(scale, 1.0) if attrs["antialias"] else 1.0
-    reach_in = math.ceil(reach / stretch)
-    first = np.floor(x).astype(np.int64) - reach_in + 1
-    places = first[:, None] + np.arange(2 * reach_in)
-    weights = kernel((x[:, None] - places) * stretch)
-    if attrs["exclude_outside"] or attrs["antialias"]:
-        inside = (places >= 0) & (places < length)
-        if attrs["exclude_outside"]:
-            weights = np.where(inside, weights, 0)
-        weights = weights / weights.sum(1, keepdims=True)
-    return np.clip(places, 0, length - 1), weights, outside
-
-
-def _tables(shape: tuple[int, ...], attrs: Attrs) -> list[tuple[int, Array, Array, Array]]:
-    """Return the tables of the axes that change, with the axis first."""
-    found = []
-    rank, crops = len(shape), attrs["coordinates"] == "tf_crop_and_resize"
-    for axis, (length, out) in enumerate(zip(shape, attrs["sizes"], strict=True)):
-        scale = out / max(1, length) if attrs["scales"] is None else attrs["scales"][axis]
-        roi = (attrs["roi"][axis], attrs["roi"][axis + rank]) if crops else (0.0, 1.0)
-        if out == length and scale == 1 and roi == (0.0, 1.0):
-            continue
-        found.append((axis, *axis_table(length, out, scale, attrs, roi)))
-    return found
-
-
 # -- running -------------------------------------------------------------------------------------
-
-
-def _work_dtype(dtype: np.dtype[Any], mode: str) -> np.dtype[Any]:
-    return dtype if mode == "nearest" or dtype.kind == "f" else np.dtype("float32")
 
 
 def _stages(shape: tuple[int, ...], attrs: Attrs) -> list[tuple[int, ...]]:
     """Return the shape after each axis that changes."""
     shapes, current = [], list(shape)
-    for axis, *_ in _tables(shape, attrs):
-        current[axis] = attrs["sizes"][axis]
+    for axis in resized_axes(shape, attrs):
+        current[axis.axis] = axis.out
         shapes.append(tuple(current))
     return shapes
 
 
 def _scratch(ins: Specs, outs: Specs, attrs: Attrs, device_kind: str) -> Specs:
-    dtype = _work_dtype(ins[0].dtype, attrs["mode"])
-    stages = _stages(ins[0].shape, attrs)
-    # The result of each axis, and one term of its sum.
-    twice = 1 if attrs["mode"] == "nearest" else 2
-    return tuple([TensorSpec(s, dtype) for s in stages for _ in range(twice)])
+    x = ins[0]
+    if not outs[0].size:
+        return ()
+    if device_kind == "cpu":
+        return _temporaries(x.shape, x.dtype, attrs)
+    if one_launch(resized_axes(x.shape, attrs), attrs):
+        return ()
+    dtype = working_dtype(x.dtype)
+    return tuple([TensorSpec(s, dtype) for s in _stages(x.shape, attrs)[:-1]])
+
+
+def _temporaries(shape: tuple[int, ...], dtype: np.dtype[Any], attrs: Attrs) -> Specs:
+    """For NumPy: the input in the working dtype, the result of each axis, a term of its sum."""
+    work = dtype if attrs["mode"] == "nearest" else working_dtype(dtype)
+    stages = _stages(shape, attrs)
+    converted = [TensorSpec(shape, work)] if stages and work != dtype else []
+    results = [TensorSpec(s, work) for s in (stages if converted else stages[:-1])]
+    terms = [] if attrs["mode"] == "nearest" else [TensorSpec(s, work) for s in stages]
+    return (*converted, *results, *terms)
 
 
 def _take(xp: Any, source: Any, places: Any, axis: int, out: Any) -> None:
@@ -176,80 +101,130 @@ def _take(xp: Any, source: Any, places: Any, axis: int, out: Any) -> None:
         xp.take(source, places, axis, out=out)
 
 
-def _bind_axis(
-    xp: Any, source: Any, axis: int, places: Array, weights: Array, target: Any, term: Any
-) -> Launch:
-    columns = [xp.asarray(np.ascontiguousarray(places[:, k])) for k in range(places.shape[1])]
+def _axis_steps(
+    xp: Any, source: Any, axis: ResizedAxis, attrs: Attrs, target: Any, term: Any
+) -> list[Launch]:
+    """Return the steps that resample one axis; `term` has the shape of `target`."""
+    places, weights = axis.places(attrs), axis.weights(attrs).astype(target.dtype)
+    columns = [xp.asarray(np.ascontiguousarray(column)) for column in places.T]
+    steps: list[Launch] = [partial(_take, xp, source, columns[0], axis.axis, target)]
     if term is None:
-        return lambda: _take(xp, source, columns[0], axis, target)
-    shape = (-1, *[1] * (target.ndim - 1 - axis))
-    factors = [
-        xp.asarray(weights[:, k].astype(target.dtype)).reshape(shape) for k in range(len(columns))
-    ]
-
-    def launch() -> None:
-        _take(xp, source, columns[0], axis, target)
-        xp.multiply(target, factors[0], out=target)
-        for column, factor in zip(columns[1:], factors[1:], strict=True):
-            _take(xp, source, column, axis, term)
-            xp.multiply(term, factor, out=term)
-            xp.add(target, term, out=target)
-
-    return launch
+        return steps
+    shape = (-1, *[1] * (target.ndim - 1 - axis.axis))
+    factors = [xp.asarray(column).reshape(shape) for column in weights.T]
+    steps.append(partial(xp.multiply, target, factors[0], out=target))
+    for column, factor in zip(columns[1:], factors[1:], strict=True):
+        steps.append(partial(_take, xp, source, column, axis.axis, term))
+        steps.append(partial(xp.multiply, term, factor, out=term))
+        steps.append(partial(xp.add, target, term, out=target))
+    return steps
 
 
 def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
-    x, out = ins[0], outs[0]
-    tables, room = _tables(x.shape, attrs), list(scratch)
-    launches: list[Launch] = []
-    crops = attrs["coordinates"] == "tf_crop_and_resize"
+    (x,), (out,) = ins, outs
+    if not out.size:
+        return nothing
+    axes = resized_axes(x.shape, attrs)
+    if not axes:
+        return partial(xp.copyto, out, x)
+    wanted = _temporaries(x.shape, x.dtype, attrs)
+    # A CUDA node whose layout has no kernel brings its own temporaries, once.
+    room = list(scratch) if xp is np else [xp.empty(s.shape, s.dtype) for s in wanted]
+    terms = [None] * len(axes) if attrs["mode"] == "nearest" else room[-len(axes) :]
+    steps: list[Launch] = []
     source = x
-    if tables and x.dtype != _work_dtype(x.dtype, attrs["mode"]):
-        source = xp.empty(x.shape, _work_dtype(x.dtype, attrs["mode"]))
-        launches.append(lambda: xp.copyto(source_copy, x))
-    source_copy = source
-    for axis, places, weights, _ in tables:
-        target = room.pop(0)
-        term = room.pop(0) if attrs["mode"] != "nearest" else None
-        launches.append(_bind_axis(xp, source, axis, places, weights, target, term))
+    if wanted and wanted[0].dtype != x.dtype:
+        source = room.pop(0)
+        steps.append(partial(xp.copyto, source, x))
+    converted = source is not x
+    targets = room[: len(axes)] if converted else [*room[: len(axes) - 1], out]
+    for axis, target, term in zip(axes, targets, terms, strict=True):
+        steps += _axis_steps(xp, source, axis, attrs, target, term)
         source = target
-    last = source
-    launches.append(lambda: xp.copyto(out, last, casting="unsafe"))
-    if crops:
+    if converted:
+        if out.dtype.kind != "f":
+            steps.append(partial(xp.clip, source, *result_bounds(out.dtype), out=source))
+        steps.append(partial(xp.copyto, out, source, casting="unsafe"))
+    if attrs["coordinates"] == "tf_crop_and_resize":
         value = xp.full((), attrs["extrapolation"]).astype(out.dtype)
-        for axis, _, _, outside in tables:
-            view = xp.moveaxis(out, axis, 0)
-            launches.extend(_fill(xp, view[int(i)], value) for i in np.flatnonzero(outside))
-
-    def launch() -> None:
-        for call in launches:
-            call()
-
-    return launch
+        for axis in axes:
+            view = xp.moveaxis(out, axis.axis, 0)
+            places = np.flatnonzero(axis.outside()).tolist()
+            steps += [partial(xp.copyto, view[i : i + 1], value) for i in places]
+    return launch_all(steps)
 
 
-def _fill(xp: Any, view: Any, value: Any) -> Launch:
-    return lambda: xp.copyto(view, value)
+def _kernel(
+    ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays
+) -> Sequence[KernelLaunch] | None:
+    return resize_launches(ins[0], outs[0], attrs, scratch)
+
+
+# -- reference and definition --------------------------------------------------------------------
+
+
+def _original(o: int, length: int, out: int, scale: float, attrs: Attrs, axis: int) -> float:
+    """Return where an output lies in the input, as ONNX defines it."""
+    mode = attrs["coordinates"]
+    if mode == "tf_crop_and_resize":
+        start, end = attrs["roi"][axis], attrs["roi"][axis + len(attrs["sizes"])]
+        if out == 1:
+            return float(0.5 * (start + end) * (length - 1))
+        return float(start * (length - 1) + o * (end - start) * (length - 1) / (out - 1))
+    if mode == "align_corners":
+        return 0.0 if length * scale == 1 else o * (length - 1) / (length * scale - 1)
+    if mode == "asymmetric":
+        return o / scale
+    if mode == "pytorch_half_pixel" and out <= 1:
+        return 0.0
+    offset = length / 2 * (1 - out / (length * scale)) if mode == "half_pixel_symmetric" else 0.0
+    return offset + (o + 0.5) / scale - 0.5
+
+
+def _mixed(x: float, length: int, scale: float, attrs: Attrs) -> Any:
+    """Return the weight of every element of an axis of the input."""
+    weights = np.zeros(length)
+    if attrs["mode"] == "nearest":
+        choices = {"round_prefer_floor": math.ceil(x - 0.5), "floor": math.floor(x),
+                   "round_prefer_ceil": math.floor(x + 0.5), "ceil": math.ceil(x)}  # fmt: skip
+        weights[min(max(choices[attrs["rounding"]], 0), length - 1)] = 1
+        return weights
+    stretch = min(scale, 1.0) if attrs["antialias"] else 1.0
+    reach = math.ceil((1 if attrs["mode"] == "linear" else 2) / stretch)
+    a = attrs["cubic_a"]
+    for place in range(math.floor(x) - reach + 1, math.floor(x) + reach + 1):
+        d = abs(x - place) * stretch
+        if attrs["mode"] == "linear":
+            weight = max(0.0, 1 - d)
+        elif d <= 1:
+            weight = (a + 2) * d**3 - (a + 3) * d**2 + 1
+        else:
+            weight = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a if d < 2 else 0.0
+        if 0 <= place < length or not attrs["exclude_outside"]:
+            weights[min(max(place, 0), length - 1)] += weight
+    normalised = attrs["exclude_outside"] or attrs["antialias"]
+    return weights / weights.sum() if normalised else weights
 
 
 def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
-    """Sum over every combination of taps, position by position."""
-    x = np.asarray(ins[0], np.float64)
-    tables = {axis: rest for axis, *rest in _tables(x.shape, attrs)}
-    out = np.empty(attrs["sizes"])
-    for at in np.ndindex(out.shape):
-        value, extrapolated = x, False
-        for axis in reversed(range(x.ndim)):
-            if axis in tables:
-                places, weights, outside = tables[axis]
-                row = np.take(value, places[at[axis]], axis)
-                value = np.tensordot(row, weights[at[axis]], ([axis], [0]))
-                extrapolated |= bool(outside[at[axis]])
-            else:
-                value = np.take(value, at[axis], axis)
-        crops = attrs["coordinates"] == "tf_crop_and_resize"
-        out[at] = attrs["extrapolation"] if crops and extrapolated else value
-    return (out.astype(np.asarray(ins[0]).dtype) if ins[0].dtype.kind != "f" else out,)
+    """Weigh every element of every axis, position by position."""
+    value = np.asarray(ins[0], np.float64)
+    outside = np.zeros(attrs["sizes"], np.bool_)
+    for axis, (length, out) in enumerate(zip(ins[0].shape, attrs["sizes"], strict=True)):
+        scale = out / max(1, length) if attrs["scales"] is None else attrs["scales"][axis]
+        at = [_original(o, length, out, scale, attrs, axis) for o in range(out)]
+        matrix = np.zeros((out, length))
+        for o, x in enumerate(at):
+            matrix[o] = _mixed(x, length, scale, attrs)
+        value = np.moveaxis(np.tensordot(matrix, value, ([1], [axis])), 0, axis)
+        beyond = np.array([not 0 <= x <= length - 1 for x in at], np.bool_)
+        outside |= beyond.reshape([-1 if i == axis else 1 for i in range(value.ndim)])
+    dtype = ins[0].dtype
+    if dtype.kind != "f" and value.size:
+        value = np.clip(value, np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if attrs["coordinates"] == "tf_crop_and_resize":
+        value = np.where(outside, attrs["extrapolation"], value)
+    return (value if dtype.kind == "f" else value.astype(dtype),)
 
 
 def _cost(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
@@ -295,6 +270,7 @@ OPS = (
         },
         infer=_infer,
         bind=_bind,
+        kernel=_kernel,
         reference=_reference,
         scratch=_scratch,
         cost=_cost,
@@ -314,6 +290,33 @@ OPS = (
                    {"sizes": (3, 3), "mode": "linear", "coordinates": "tf_crop_and_resize",
                     "roi": (0.4, -0.2, 0.8, 1.2), "extrapolation": 10.0}),
             OpCase("bytes", (spec((4, 4), "uint8"),), {"sizes": (2, 8)}, rtol=0, atol=0),
+            OpCase("channels_last", (f32(2, 3, 4, 3),), {"sizes": (2, 5, 9, 3), "mode": "linear"}),
+            OpCase("volume", (f32(1, 2, 3, 4, 3),), {"sizes": (1, 2, 5, 3, 4), "mode": "cubic"},
+                   rtol=1e-4, atol=1e-5),
+            OpCase("four_axes", (f32(2, 3, 4, 3),), {"sizes": (3, 4, 5, 5), "mode": "linear"}),
+            OpCase("wide_filter", (f32(2, 150, 3),),
+                   {"sizes": (2, 2, 2), "mode": "cubic", "antialias": True}, rtol=1e-4, atol=1e-5),
+            OpCase("wide_crop", (f32(9, 2, 9),),
+                   {"sizes": (3, 2, 4), "mode": "linear", "coordinates": "tf_crop_and_resize",
+                    "scales": (1 / 3, 1.0, 4 / 9), "roi": (0, 0, 0.3, 0.5, 1, 1.4),
+                    "antialias": True, "extrapolation": -3.0}),
+            OpCase("exclude_outside", (f32(3, 4, 5),),
+                   {"sizes": (3, 6, 4), "mode": "cubic", "cubic_a": -0.5, "exclude_outside": True},
+                   rtol=1e-4, atol=1e-5),
+            OpCase("half", (spec((2, 4, 6), "float16"),),
+                   {"sizes": (2, 5, 4), "mode": "linear", "antialias": True}, rtol=2e-3, atol=2e-3),
+            OpCase("double", (spec((2, 4, 6), "float64"),), {"sizes": (2, 5, 4), "mode": "cubic"},
+                   rtol=1e-12, atol=1e-12),
+            # An overshoot is held at the largest number, and does not wrap around.
+            OpCase("overshoot", (np.array([0, 0, 255, 255, 255, 0], np.uint8),),
+                   {"sizes": (13,), "mode": "cubic"}, rtol=0, atol=0),
+            OpCase("long", (spec((2, 4, 6), "int64"),), {"sizes": (2, 7, 6), "mode": "linear"},
+                   rtol=0, atol=0),
+            OpCase("many_axes", (f32(*[2] * 9),), {"sizes": (3, 1) * 4 + (3,)}, rtol=0, atol=0),
+            OpCase("as_it_is", (f32(2, 3),), {"sizes": (2, 3), "mode": "cubic"}, rtol=0, atol=0),
+            OpCase("none", (f32(0, 3),), {"sizes": (0, 5), "mode": "linear"}, rtol=0, atol=0),
+            OpCase("picture", (f32(1, 16, 64, 64),), {"sizes": (1, 16, 96, 96), "mode": "linear"},
+                   perf=True, rtol=1e-4, atol=1e-5),
         ),
     ),
 )  # fmt: skip
