@@ -49,17 +49,48 @@ def inputs_of(net: AsyncNet | OnnxNet) -> Inputs:
 
 
 def bound_net(net: AsyncNet | OnnxNet, arrays: Mapping[str, Array]) -> AsyncNet:
-    """Return the net for inputs of these shapes and, where shapes depend on them, values."""
+    """Return the net for inputs of these shapes and, where shapes depend on them, values.
+
+    Raises
+    ------
+    NetError
+        If one net cannot be had: the model runs in stages, or its inputs decide all of it.
+    """
     if isinstance(net, AsyncNet):
         return net
     from asyncnet_gpu.onnx.context import NeedsValue
 
     while True:
-        values = {name: arrays[name] for name in net.bound}
+        values = {name: array for name, array in arrays.items() if name in net.bound}
         try:
-            return net.bind({n: a.shape for n, a in arrays.items() if n not in values}, values)
+            bound = net.bind({n: a.shape for n, a in arrays.items() if n not in values}, values)
         except NeedsValue as needed:
+            if net.runs_in_stages(needed, arrays):
+                raise _no_single_net(
+                    net,
+                    "it runs in stages: shapes depend on what a run computes",
+                    "`asyncnet run` takes it; in Python each of exe.stages has trace() and "
+                    "report().",
+                ) from needed
             net.bind_value(needed)
+        else:
+            if values and not bound.definitions:
+                raise _no_single_net(
+                    net,
+                    f"the values of {', '.join(values)} decide shapes, and all that follows "
+                    "is worked out while importing",
+                    "`asyncnet run` takes it; or in Python "
+                    "load_onnx(..., limits=Limits(max_bound_bytes=0)), which runs in stages.",
+                )
+            return bound
+
+
+def _no_single_net(net: OnnxNet, what: str, remedy: str) -> NetError:
+    return NetError(
+        message("cli", f"there is no single plan of {net.name!r} to look at: {what}",
+                expected="a model whose shapes follow from those of its inputs",
+                got="shapes that depend on data", remedy=remedy)
+    )  # fmt: skip
 
 
 def make_inputs(

@@ -103,11 +103,8 @@ def _execute(
             again = time.perf_counter()
             exe.run(arrays)
             times_ms.append(1e3 * (time.perf_counter() - again))
-        # A model with free dimensions has one executable for each signature.
-        used = exe.plan_for(**arrays) if hasattr(exe, "plan_for") else exe
         report = {
-            "net": net.name, "backend": used.backend, "mode": used.mode, "why": used.why,
-            "steps": len(used.plan.steps), "streams": len(used.plan.streams), "seed": seed,
+            "net": net.name, **_plans_used(exe), "seed": seed,
             "inputs": {
                 n: {"dtype": a.dtype.name, "shape": list(a.shape),
                     "random": all(g.partition("=")[0] != n for g in given or ())}
@@ -117,6 +114,20 @@ def _execute(
             "run_ms": statistics.median(times_ms) if times_ms else None, "runs": repeat,
         }  # fmt: skip
     return arrays, outputs, report
+
+
+def _plans_used(exe: Any) -> dict[str, Any]:
+    """Return facts about the plan of the last run, or the plans where the model runs in stages."""
+    parts = getattr(exe, "stages", (exe,))
+    plans = [part.plan for part in parts]
+    return {
+        "backend": ", ".join(dict.fromkeys(part.backend for part in parts)) or "host",
+        "mode": ", ".join(dict.fromkeys(part.mode for part in parts)) or "no plan",
+        "why": "; ".join(dict.fromkeys(part.why for part in parts)),
+        "steps": sum(len(plan.steps) for plan in plans),
+        "streams": max((len(plan.streams) for plan in plans), default=0),
+        "stages": len(parts),
+    }
 
 
 def onnxruntime_outputs(model: str | bytes, arrays: dict[str, Array]) -> dict[str, Array]:
@@ -185,9 +196,10 @@ def _print(report: dict[str, Any]) -> None:
     again = ""
     if report["run_ms"] is not None:
         again = f", then {report['run_ms']:.2f} ms (median of {report['runs']})"
+    stages = f", in {report['stages']} stages" if report["stages"] != 1 else ""
     console.print(
         f"{escape(report['net'])}: {report['backend']}, {report['mode']}, {report['steps']} steps "
-        f"on {report['streams']} streams; first run {report['first_run_ms']:.1f} ms{again}"
+        f"on {report['streams']} streams{stages}; first run {report['first_run_ms']:.1f} ms{again}"
     )
 
 

@@ -132,3 +132,12 @@ def test_threads_that_come_first_together_make_one_second_part(monkeypatch):
         for thread in threads:
             thread.join(60)
         assert tuple(made) == exe.stages
+
+
+def test_a_model_that_is_nothing_but_a_question():
+    made = model([node("NonZero", "x", "y")], {"x": (FLOAT, ["n"])}, {"y": (INT, [1, None])})
+    x = np.array([0, 1, 2, 0] * 9, np.float32)
+    exe = compare(made, "cpu", {"x": x}, {"x": x[1:]})
+    assert exe.stages == ()
+    with load_onnx(made, limits=NOTHING_BOUND).compile(backend="cpu") as exe:
+        assert exe.submit(x=x).result(30)["y"].shape == (1, 18)
