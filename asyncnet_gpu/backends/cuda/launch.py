@@ -7,6 +7,7 @@ caller is repeated with another array by writing one word of that buffer.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,18 @@ def kernel_source(name: str) -> str:
     return (kernel_folder() / name).read_text(encoding="utf-8")
 
 
+@cache
+def header_version() -> str:
+    """Return a macro that says which headers a kernel includes.
+
+    CuPy keeps compiled code on disk by source and options: with other headers and the same file it
+    would load what was compiled from the old ones.
+    """
+    headers = sorted(kernel_folder().glob("*.cuh"))
+    digest = hashlib.sha256(b"\0".join([path.read_bytes() for path in headers]))
+    return f"-DASYNCNET_HEADERS=0x{digest.hexdigest()[:15]}"
+
+
 @dataclass(frozen=True, slots=True)
 class Packed:
     """A launch with its arguments in place.
@@ -82,7 +95,7 @@ def load_function(file: str, source: str, entry: str, device: int) -> Any:
     plain = "<" not in entry and re.search(r'extern\s*"C"', code) is not None
     module = cupy.RawModule(
         code=code,
-        options=("--std=c++17", f"-I{kernel_folder()}"),
+        options=("--std=c++17", f"-I{kernel_folder()}", header_version()),
         name_expressions=None if plain else (entry,),
     )
     try:
