@@ -111,7 +111,10 @@ def _taps(xp: Any, grid: Any, extent: int, attrs: Attrs) -> list[tuple[Any, Any,
 def _sample(xp: Any, image: Any, grid: Any, out: Any, attrs: Attrs) -> None:
     """Fill ``out`` (channels, points) from one image (channels, *space) and its grid."""
     space, dtype = image.shape[1:], working_dtype(out.dtype)
-    flat = image.reshape(image.shape[0], -1)
+    size = math.prod(space)
+    # Behind the pixels a zero: what stands outside where padding is zeros.
+    flat = xp.zeros((image.shape[0], size + 1), image.dtype)
+    flat[:, :size] = image.reshape(image.shape[0], size)
     points = grid.reshape(-1, grid.shape[-1])
     points = points.astype(working_dtype(points.dtype))
     # The grid gives x, y, z: the last axis first.
@@ -125,10 +128,9 @@ def _sample(xp: Any, image: Any, grid: Any, out: Any, attrs: Attrs) -> None:
             at = at * extent + place
             weight = weight if part is None else weight * part.astype(dtype)
             inside = inside & within
-        values = flat[:, at] * weight
         if attrs["padding"] == "zeros":
-            values = xp.where(inside, values, 0)
-        total += values
+            at = xp.where(inside, at, size)
+        total += flat[:, at] * weight
     xp.copyto(out, total, casting="same_kind")
 
 

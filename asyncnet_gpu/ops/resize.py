@@ -142,7 +142,8 @@ def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> 
         steps += _axis_steps(xp, source, axis, attrs, target, term)
         source = target
     if converted:
-        if out.dtype.kind != "f":
+        overshoots = attrs["mode"] == "cubic" or out.dtype.itemsize == 8  # float64 lacks the last
+        if out.dtype.kind != "f" and overshoots:
             steps.append(partial(xp.clip, source, *result_bounds(out.dtype), out=source))
         steps.append(partial(xp.copyto, out, source, casting="unsafe"))
     if attrs["coordinates"] == "tf_crop_and_resize":
