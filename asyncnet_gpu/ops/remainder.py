@@ -20,6 +20,7 @@ from asyncnet_gpu.ops.base import (
     same_dtype,
 )
 from asyncnet_gpu.ops.elementwise_kernel import binary_kernel
+from asyncnet_gpu.ops.ufunc import elementwise_cost
 from asyncnet_gpu.specs import TensorSpec, broadcast
 
 
@@ -93,7 +94,7 @@ def _define(name: str, kind: str, cuda: str, function: str, formula: str) -> Op:
         -------
         The common shape, the same dtype.
         """,
-        inplace=(0, 1), dtypes=NUMBERS,
+        inplace=(0, 1), dtypes=NUMBERS, cost=elementwise_cost(20),
         cases=tuple(
             OpCase(dtype, (a.astype(dtype), b.astype(dtype)), rtol=1e-6, atol=1e-6)
             for dtype in ("int32", "int64", "float32", "float64")

@@ -16,11 +16,13 @@ from dataclasses import replace
 
 from asyncnet_gpu.graph import PERSISTENT_KINDS, Gone, Graph, Node, keep_nodes
 from asyncnet_gpu.ops.activations import OPS as ACTIVATIONS
+from asyncnet_gpu.ops.bitwise import OPS as BITWISE
 from asyncnet_gpu.ops.chain import Member, make_chain
 from asyncnet_gpu.ops.elementwise import OPS as ELEMENTWISE
+from asyncnet_gpu.ops.remainder import OPS as REMAINDER
 from asyncnet_gpu.passes.users import Users, covers
 
-_ELEMENTWISE = frozenset(op.name for op in (*ELEMENTWISE, *ACTIVATIONS))
+_ELEMENTWISE = frozenset(op.name for op in (*ELEMENTWISE, *ACTIVATIONS, *BITWISE, *REMAINDER))
 
 #: Smaller arrays stay in the cache from one node to the next anyhow.
 SMALLEST_JOINED_BYTES = 1 << 17

@@ -91,9 +91,21 @@ def doubled(net: ag.AsyncNet, x: ag.Blob) -> ag.Blob:
     return net.add(net.mul(y, y), y)
 
 
+def bits_and_remainders(net: ag.AsyncNet, x: ag.Blob) -> ag.Blob:
+    bits = net.bit_cast(net.abs(x), dtype="uint32")
+    bits = net.shift_right(bits, net.constant(np.uint32(16)))
+    bits = net.bitwise_xor(net.shift_left(bits, net.constant(np.full(6, 16, np.uint32))), bits)
+    whole = net.bit_cast(bits, dtype="float32")
+    return net.fmod(net.neg(net.mod(whole, net.constant(np.float32(0.3)))), x)
+
+
 @pytest.mark.parametrize(
-    "build", [hard_swish, by_channel, temporaries, other_dtypes, many_alive, shared, doubled]
-)
+    "build",
+    [
+        hard_swish, by_channel, temporaries, other_dtypes, many_alive, shared, doubled,
+        bits_and_remainders,
+    ],
+)  # fmt: skip
 def test_a_chain_has_the_bits_of_its_members(
     build: Callable[[ag.AsyncNet, ag.Blob], ag.Blob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
