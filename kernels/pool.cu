@@ -73,6 +73,9 @@ __device__ __forceinline__ __half from_double<__half>(double value) {
   return __float2half_rn((float)value);
 }
 
+#define FOR_EACH(i, count)                                                           \
+  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < (count); \
+       i += (long long)gridDim.x * blockDim.x)
 
 // Output i: offset of its plane, and the input coordinate of tap 0 on each axis.
 __device__ __forceinline__ long long locate(long long i, const PoolLayout& layout, int origin[3]) {
@@ -84,63 +87,55 @@ __device__ __forceinline__ long long locate(long long i, const PoolLayout& layou
   return i / layout.channels * layout.x_n + i % layout.channels * layout.x_c;
 }
 
+// Call visit(element, its position in the plane, in C order) for each tap inside the input.
+template <typename T, typename Visit>
+__device__ __forceinline__ void for_each_tap(const T* plane, const int origin[3],
+                                             const PoolLayout& layout, Visit visit) {
+  for (int a = 0; a < layout.kernel[0]; ++a) {
+    const int d = origin[0] + a * layout.dilation[0];
+    if (d < 0 || d >= layout.extent[0]) continue;
+    for (int b = 0; b < layout.kernel[1]; ++b) {
+      const int h = origin[1] + b * layout.dilation[1];
+      if (h < 0 || h >= layout.extent[1]) continue;
+      for (int c = 0; c < layout.kernel[2]; ++c) {
+        const int w = origin[2] + c * layout.dilation[2];
+        if (w < 0 || w >= layout.extent[2]) continue;
+        visit(plane[d * layout.x_stride[0] + h * layout.x_stride[1] + w * layout.x_stride[2]],
+              ((long long)d * layout.extent[1] + h) * layout.extent[2] + w);
+      }
+    }
+  }
+}
+
 template <typename T>
 __global__ void max_pool(const T* x, T* out, PoolLayout layout) {
-  const long long step = (long long)gridDim.x * blockDim.x;
-  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < layout.size; i += step) {
+  FOR_EACH(i, layout.size) {
     int origin[3];
     const T* plane = x + locate(i, layout, origin);
     T best = from_double<T>(layout.lowest);
-    for (int a = 0; a < layout.kernel[0]; ++a) {
-      const int d = origin[0] + a * layout.dilation[0];
-      if (d < 0 || d >= layout.extent[0]) continue;
-      for (int b = 0; b < layout.kernel[1]; ++b) {
-        const int h = origin[1] + b * layout.dilation[1];
-        if (h < 0 || h >= layout.extent[1]) continue;
-        for (int c = 0; c < layout.kernel[2]; ++c) {
-          const int w = origin[2] + c * layout.dilation[2];
-          if (w < 0 || w >= layout.extent[2]) continue;
-          const T value =
-              plane[d * layout.x_stride[0] + h * layout.x_stride[1] + w * layout.x_stride[2]];
-          if (larger(value, best)) best = value;
-        }
-      }
-    }
+    for_each_tap(plane, origin, layout, [&](T value, long long) {
+      if (larger(value, best)) best = value;
+    });
     out[i] = best;
   }
 }
 
 template <typename T>
 __global__ void max_pool_places(const T* x, T* out, long long* places, PoolLayout layout) {
-  const long long step = (long long)gridDim.x * blockDim.x;
-  const long long area = (long long)layout.extent[1] * layout.extent[2];
-  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < layout.size; i += step) {
+  const long long outputs = (long long)layout.out[0] * layout.out[1] * layout.out[2];
+  const long long inputs = (long long)layout.extent[0] * layout.extent[1] * layout.extent[2];
+  FOR_EACH(i, layout.size) {
     int origin[3];
     const T* plane = x + locate(i, layout, origin);
-    const long long first =
-        i / ((long long)layout.out[0] * layout.out[1] * layout.out[2]) * layout.extent[0] * area;
     T best = from_double<T>(layout.lowest);
     long long where = -1;
-    for (int a = 0; a < layout.kernel[0]; ++a) {
-      const int d = origin[0] + a * layout.dilation[0];
-      if (d < 0 || d >= layout.extent[0]) continue;
-      for (int b = 0; b < layout.kernel[1]; ++b) {
-        const int h = origin[1] + b * layout.dilation[1];
-        if (h < 0 || h >= layout.extent[1]) continue;
-        for (int c = 0; c < layout.kernel[2]; ++c) {
-          const int w = origin[2] + c * layout.dilation[2];
-          if (w < 0 || w >= layout.extent[2]) continue;
-          const T value =
-              plane[d * layout.x_stride[0] + h * layout.x_stride[1] + w * layout.x_stride[2]];
-          if (where < 0 || (larger(value, best) && !is_nan(best))) {
-            best = value;
-            where = first + d * area + (long long)h * layout.extent[2] + w;
-          }
-        }
-      }
-    }
+    for_each_tap(plane, origin, layout, [&](T value, long long place) {
+      if (where >= 0 && (is_nan(best) || !larger(value, best))) return;
+      best = value;
+      where = place;
+    });
     out[i] = best;
-    places[i] = where < 0 ? 0 : where;
+    places[i] = where < 0 ? 0 : i / outputs * inputs + where;
   }
 }
 
@@ -158,25 +153,11 @@ __device__ __forceinline__ int taps_inside(int origin, int axis, const PoolLayou
 template <typename T>
 __global__ void average_pool(const T* x, T* out, PoolLayout layout) {
   typedef typename Accumulator<T>::type Acc;
-  const long long step = (long long)gridDim.x * blockDim.x;
-  for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < layout.size; i += step) {
+  FOR_EACH(i, layout.size) {
     int origin[3];
     const T* plane = x + locate(i, layout, origin);
     Acc sum = (Acc)0;
-    for (int a = 0; a < layout.kernel[0]; ++a) {
-      const int d = origin[0] + a * layout.dilation[0];
-      if (d < 0 || d >= layout.extent[0]) continue;
-      for (int b = 0; b < layout.kernel[1]; ++b) {
-        const int h = origin[1] + b * layout.dilation[1];
-        if (h < 0 || h >= layout.extent[1]) continue;
-        for (int c = 0; c < layout.kernel[2]; ++c) {
-          const int w = origin[2] + c * layout.dilation[2];
-          if (w < 0 || w >= layout.extent[2]) continue;
-          sum += widen<T>(
-              plane[d * layout.x_stride[0] + h * layout.x_stride[1] + w * layout.x_stride[2]]);
-        }
-      }
-    }
+    for_each_tap(plane, origin, layout, [&](T value, long long) { sum += widen<T>(value); });
     const int count = taps_inside(origin[0], 0, layout) * taps_inside(origin[1], 1, layout) *
                       taps_inside(origin[2], 2, layout);
     out[i] = narrow<T>(sum / (Acc)count);
