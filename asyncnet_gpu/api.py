@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,7 +31,7 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
     allocator: str = "cost", slots: int = 1, queue: int = 64,
     on_full: Literal["block", "raise"] = "block", timeout_s: float = 600.0,
     blas_threads: int | None = None, devices: Sequence[int] | None = None,
-    adversary_seed: int | None = None,
+    adversary_seed: int | None = None, measured: Mapping[str, float] | None = None,
 ) -> Executable:  # fmt: skip
     """Resolve, plan, prove and load a net.
 
@@ -64,6 +64,9 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
         Physical device of each logical one; None is 0, 1, 2 ...
     adversary_seed
         CPU only, for tests: carry the plan out in a hostile order that its waits allow.
+    measured
+        Seconds of nodes by name, from ``exe.report(...).node_seconds``: streams are chosen by them
+        instead of by the operators' own estimates. They never change a result.
 
     Raises
     ------
@@ -79,7 +82,7 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
     built = build_graph(net)
     loaded = backends.load(backend)
     graph = place(run_passes(built, loaded.name))
-    plans = _plans(graph, loaded, mode, allocator, max_streams)
+    plans = _plans(graph, loaded, mode, allocator, max_streams, measured)
     n_blas = _blas_threads(plans, blas_threads)
     options = ProgramOptions(timeout_s, n_blas, adversary_seed, _devices(graph, loaded, devices))
     check_counts(slots, queue, on_full)
@@ -99,8 +102,9 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
 
 
 def _plans(
-    graph: Graph, backend: AbstractBackend, mode: str, allocator: str, max_streams: int | None
-) -> dict[str, Plan]:
+    graph: Graph, backend: AbstractBackend, mode: str, allocator: str, max_streams: int | None,
+    measured: Mapping[str, float] | None,
+) -> dict[str, Plan]:  # fmt: skip
     """Make and prove a plan for each mode that applies, simplest first."""
     if mode == "auto":
         modes = ("serial", "streams", "graph-serial", "graph")[: 4 if backend.captures else 2]
@@ -116,6 +120,7 @@ def _plans(
         plan = make_plan(
             graph, device_kind=backend.name, model=backend.model(), mode=name,
             allocator=allocator, max_streams=max_streams, alignment=backend.alignment(),
+            measured=measured,
         )  # fmt: skip
         verify(plan)
         plans[name] = plan

@@ -48,13 +48,14 @@ class DeviceModel:
         """Time of one step on an idle device: the slower of arithmetic and memory."""
         return self.fixed_s + max(cost.flops / self.flops_per_s, cost.bytes / self.bytes_per_s)
 
-    def locks(self, cost: Cost) -> bool:
-        """Whether no other thread gets anything done while a step runs.
+    def locks(self, cost: Cost, seconds: float | None = None) -> bool:
+        """Whether no other thread gets anything done while a step runs: modelled, or `seconds`.
 
         An operator may hold Python's lock all the time. One that lets go of it for less time than
         a waiting thread takes to wake up (`handoff_s`) has it back before the other one runs.
         """
-        return self.threads and (cost.gil or self.seconds(cost) < self.handoff_s)
+        took_s = self.seconds(cost) if seconds is None else seconds
+        return self.threads and (cost.gil or took_s < self.handoff_s)
 
     def for_mode(self, mode: str) -> DeviceModel:
         """Return the rates of a mode: a recorded graph costs the host less per step."""

@@ -12,7 +12,7 @@ section 4.2; Fulkerson 1956 (path cover by matching); Hopcroft, Karp 1973 (the m
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from asyncnet_gpu.graph import Graph
 from asyncnet_gpu.plan.cost import DeviceModel
@@ -104,8 +104,9 @@ def _augment(
 
 
 def allocate_exactly(
-    graph: Graph, reduced: list[list[int]], model: DeviceModel, max_streams: int | None
-) -> Assignment:
+    graph: Graph, reduced: list[list[int]], model: DeviceModel, max_streams: int | None,
+    measured: Mapping[str, float],
+) -> Assignment:  # fmt: skip
     """Cover the reduction with paths; each is a stream.
 
     The model decides nothing about the number of waits. Among the matchings it prefers those that
@@ -118,9 +119,11 @@ def allocate_exactly(
         Compute streams per device; None is unlimited. With a limit, several paths share a stream
         (the path that begins next goes to the stream whose last node lies furthest back), and each
         device has `COPY_STREAMS` for what it receives.
+    measured
+        Seconds of nodes by name, where they are known.
     """
     kinds = lane_kinds(graph)
-    work = node_work(graph, kinds, model)
+    work = node_work(graph, kinds, model, measured)
     ranks = upward_ranks(work.seconds, reduced)
     paths, path_of = _paths(kinds, reduced, work.seconds, ranks)
     stream_of_path, stream_kinds = _fold(paths, kinds, max_streams)

@@ -8,6 +8,7 @@ needs it for its whole duration (`DeviceModel.locks`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -23,12 +24,12 @@ _MOST_GAPS = 16
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Modelled work of every node.
+    """Work of every node.
 
     Attributes
     ----------
     seconds
-        Duration on an idle device.
+        Duration on an idle device: measured, or the model's estimate.
     locked
         Whether the node holds Python's lock all the time, on a backend whose streams are threads.
     """
@@ -37,8 +38,10 @@ class Work:
     locked: list[bool]
 
 
-def node_work(graph: Graph, kinds: list[tuple[int, str]], model: DeviceModel) -> Work:
-    """Return what every node takes; barriers take nothing."""
+def node_work(
+    graph: Graph, kinds: list[tuple[int, str]], model: DeviceModel, measured: Mapping[str, float]
+) -> Work:
+    """Return what every node takes: as `measured` by name, else modelled; barriers nothing."""
     seconds: list[float] = []
     locked = [False] * len(graph.nodes)
     for node in graph.nodes:
@@ -46,11 +49,13 @@ def node_work(graph: Graph, kinds: list[tuple[int, str]], model: DeviceModel) ->
             seconds.append(0.0)
         elif kinds[node.id][1] == "copy":
             moved = graph.blobs[node.writes[0]].spec.nbytes
-            seconds.append(model.fixed_s + moved / model.copy_bytes_per_s)
+            modelled_s = model.fixed_s + moved / model.copy_bytes_per_s
+            seconds.append(measured.get(node.name, modelled_s))
         else:
             cost = node_cost(graph, node)
-            seconds.append(model.seconds(cost))
-            locked[node.id] = model.locks(cost)
+            own_s = measured.get(node.name)
+            seconds.append(model.seconds(cost) if own_s is None else own_s)
+            locked[node.id] = model.locks(cost, seconds[-1])
     return Work(seconds, locked)
 
 

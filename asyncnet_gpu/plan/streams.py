@@ -13,6 +13,8 @@ Source: Topcuoglu, Hariri, Wu, "Performance-effective and low-complexity task sc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from asyncnet_gpu.graph import Graph
 from asyncnet_gpu.plan.cost import DeviceModel
 from asyncnet_gpu.plan.lanes import COPY_STREAMS, Assignment, lane_kinds, serial
@@ -29,8 +31,9 @@ _WORTH = 0.9
 
 
 def allocate_by_cost(
-    graph: Graph, reduced: list[list[int]], model: DeviceModel, max_streams: int
-) -> Assignment:
+    graph: Graph, reduced: list[list[int]], model: DeviceModel, max_streams: int,
+    measured: Mapping[str, float],
+) -> Assignment:  # fmt: skip
     """Choose a stream for every node so that independent work overlaps where it pays.
 
     Parameters
@@ -39,13 +42,15 @@ def allocate_by_cost(
         Predecessors of every node (see `deps.reduce_dependencies`).
     max_streams
         Compute streams per device; never more than the device has lanes.
+    measured
+        Seconds of nodes by name, where they are known.
 
     Returns
     -------
     Deterministic: equal graphs, equal answers (ties go to the lower index).
     """
     kinds = lane_kinds(graph)
-    work = node_work(graph, kinds, model)
+    work = node_work(graph, kinds, model, measured)
     ranks = upward_ranks(work.seconds, reduced)
     limit = max(1, min(max_streams, model.lanes))
     order = rank_order(ranks)

@@ -16,7 +16,7 @@ stealing", 1999. The division is ours: `asyncnet_gpu.report.diagnosis`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from asyncnet_gpu.errors import NetError, message
@@ -73,6 +73,8 @@ class Report:
     untraced_s
         Of the fastest run without tracing, on the host's clock; None where that was not measured.
         In a graph mode on a device it is a replay, while a traced run is issued step by step.
+    node_seconds
+        Time of each node by name, alone where that was measured: for ``compile(measured=...)``.
     work_s
         Sum of the times of all steps, alone where that was measured.
     span_s
@@ -100,6 +102,7 @@ class Report:
     path: tuple[PathStep, ...]
     causes: tuple[Cause, ...]
     untraced_s: float | None = None
+    node_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -165,13 +168,15 @@ def report_timeline(
     times = Times(plan, timeline.model, run, alone, untraced_s)
     links = critical_path(plan, run)
     edges = [list(found) for found in find_dependencies(plan.graph)]
-    span_s = longest_path(edges, times.node_seconds())
+    seconds = times.node_seconds()
+    span_s = longest_path(edges, seconds)
     return Report(
         plan.graph.name, plan.device_kind, plan.mode, plan.device_kind != "sim", len(runs),
         len(plan.steps), plan.n_waits, run.elapsed_s, times.work_s, span_s, times.lanes,
         _stream_use(plan, run),
         tuple([_path_step(plan, times, link.step, link.gap_s, link.by) for link in links]),
         causes_of(times, links, span_s), untraced_s,
+        {node.name: seconds[node.id] for node in plan.graph.nodes},
     )  # fmt: skip
 
 
