@@ -30,6 +30,7 @@ from asyncnet_gpu.ops.conv_bind import bind_conv, conv_scratch, nothing_more
 from asyncnet_gpu.ops.conv_kernel import conv_launches
 from asyncnet_gpu.ops.conv_shape import conv_shape
 from asyncnet_gpu.ops.strided import nothing
+from asyncnet_gpu.ops.windows import PADS_DOC, STEPS_DOC, WINDOW_ATTRS
 from asyncnet_gpu.specs import TensorSpec, spec
 
 
@@ -225,11 +226,8 @@ Parameters
 x: (n, c, *spatial) float, {axes}
 w: (m, c / groups, *kernel), same dtype
 bias: (m,), same dtype, optional
-strides, dilations
-    One number for each spatial axis or one for all; None means 1.
-pads
-    One number, one for each axis, all begins and then all ends, or "same", "same_upper",
-    "same_lower", "valid".
+{steps}
+{pads}
 groups
     Divides c and m; groups = c is depthwise.
 
@@ -248,9 +246,9 @@ def _conv(name: str, n_spatial: int | None, axes: str, cases: tuple[OpCase, ...]
     return Op(
         name=name,
         kind="Conv" if n_spatial is None else name.title().replace("D", "d"),
-        doc=_DOC.format(axes=axes),
+        doc=_DOC.format(axes=axes, steps=STEPS_DOC, pads=PADS_DOC),
         n_inputs=(2, 3),
-        attrs={"strides": None, "pads": 0, "dilations": None, "groups": 1},
+        attrs={**WINDOW_ATTRS, "groups": 1},
         infer=_make_infer(name, n_spatial),
         bind=_make_bind(name, n_spatial),
         kernel=_make_kernel(name, n_spatial),

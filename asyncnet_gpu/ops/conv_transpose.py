@@ -35,7 +35,7 @@ from asyncnet_gpu.ops.conv_bind import BLOCK_BYTES
 from asyncnet_gpu.ops.conv_kernel import conv_layout
 from asyncnet_gpu.ops.conv_shape import ConvShape
 from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, grid_for, launch_all, nothing
-from asyncnet_gpu.ops.windows import Window, check_spatial, explicit_pads, spread
+from asyncnet_gpu.ops.windows import WINDOW_ATTRS, Window, check_spatial, explicit_pads, spread
 from asyncnet_gpu.specs import TensorSpec, spec
 
 _WHERE = "conv_transpose"
@@ -293,7 +293,7 @@ OPS = (
             If channels, groups, bias or padding do not fit.
         """,
         n_inputs=(2, 3),
-        attrs={"strides": None, "pads": 0, "dilations": None, "groups": 1, "output_padding": 0},
+        attrs={**WINDOW_ATTRS, "groups": 1, "output_padding": 0},
         infer=_infer,
         bind=_bind,
         kernel=_kernel,

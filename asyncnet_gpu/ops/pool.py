@@ -30,7 +30,15 @@ from asyncnet_gpu.ops.base import (
     f32,
 )
 from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, grid_for, launch_all, nothing
-from asyncnet_gpu.ops.windows import Window, check_spatial, make_window, spread
+from asyncnet_gpu.ops.windows import (
+    PADS_DOC,
+    STEPS_DOC,
+    WINDOW_ATTRS,
+    Window,
+    check_spatial,
+    make_window,
+    spread,
+)
 from asyncnet_gpu.specs import TensorSpec, spec
 
 _BLOCK_BYTES = 1 << 19
@@ -320,14 +328,8 @@ def _cost(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
     return Cost(float(outs[0].size * sum(window.kernel)), float(ins[0].nbytes + outs[0].nbytes))
 
 
-#: Attributes of a window.
-WINDOW_ATTRS: dict[str, Any] = {
-    "kernel": REQUIRED,
-    "strides": None,
-    "pads": 0,
-    "dilations": None,
-    "ceil_mode": False,
-}
+#: Attributes of every pooling.
+POOL_ATTRS: dict[str, Any] = {"kernel": REQUIRED, **WINDOW_ATTRS, "ceil_mode": False}
 _NAN = np.array([1.0, np.nan, 3.0, 4.0, 5.0, 2.0], np.float32).reshape(1, 1, 6)
 
 #: Geometries that both kinds of window have: name, shape, attributes.
@@ -373,20 +375,17 @@ def _cases(rtol: float, atol: float, *, padding: bool) -> tuple[OpCase, ...]:
     return tuple(made)
 
 
-_DOC = """{what} over sliding windows of 1 to 3 spatial axes.
+_DOC = f"""{{what}} over sliding windows of 1 to 3 spatial axes.
 
 Parameters
 ----------
 x: (n, c, *spatial)
 kernel
     Extent of the window on each axis; one number stands for all.
-strides, dilations
-    One number for each axis or one for all; None means 1.
-pads
-    One number, one for each axis, all begins and then all ends, or "same", "same_upper",
-    "same_lower", "valid". {padding}
+{STEPS_DOC}
+{PADS_DOC} {{padding}}
 ceil_mode
-    True makes an output of the last, incomplete window, too.{more}
+    True makes an output of the last, incomplete window, too.{{more}}
 
 Returns
 -------
@@ -404,7 +403,7 @@ OPS = (
         kind="MaxPool",
         doc=_DOC.format(what="Maximum", padding="Padding never wins; NaN does.", more=""),
         n_inputs=(1, 1),
-        attrs=WINDOW_ATTRS,
+        attrs=POOL_ATTRS,
         infer=_make_infer("max_pool"),
         bind=_bind_max,
         kernel=_kernel_windows("max_pool"),
@@ -431,7 +430,7 @@ OPS = (
             "those inside the input.",
         ),
         n_inputs=(1, 1),
-        attrs={**WINDOW_ATTRS, "count_include_pad": False},
+        attrs={**POOL_ATTRS, "count_include_pad": False},
         infer=_make_infer("average_pool"),
         bind=_bind_average,
         kernel=_kernel_windows("average_pool"),

@@ -23,7 +23,7 @@ from asyncnet_gpu.ops.base import (
     f32,
 )
 from asyncnet_gpu.ops.indexing import element_strides
-from asyncnet_gpu.ops.pool import WINDOW_ATTRS, lowest, pool_layout, pool_window
+from asyncnet_gpu.ops.pool import POOL_ATTRS, lowest, pool_layout, pool_window
 from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, grid_for, launch_all, nothing
 from asyncnet_gpu.ops.windows import Window
 from asyncnet_gpu.specs import TensorSpec, spec
@@ -154,7 +154,7 @@ OPS = (
         sees nothing.
         """,
         n_inputs=(1, 1),
-        attrs=WINDOW_ATTRS,
+        attrs=POOL_ATTRS,
         infer=_infer,
         bind=_bind,
         kernel=_kernel,

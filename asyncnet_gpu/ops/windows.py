@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from asyncnet_gpu.ops.checks import as_ints, fail, one_of
 
 SPATIAL_AXES = (1, 2, 3)
 PADDINGS = ("valid", "same", "same_upper", "same_lower")
+
+#: Attributes that say where windows go, and how an operator's docstring explains them.
+WINDOW_ATTRS: dict[str, Any] = {"strides": None, "pads": 0, "dilations": None}
+STEPS_DOC = """strides, dilations
+    One number for each spatial axis or one for all; None means 1."""
+PADS_DOC = """pads
+    One number, one for each axis, all begins and then all ends, or "same", "same_upper",
+    "same_lower", "valid"."""
 
 
 @dataclass(frozen=True, slots=True)
