@@ -25,6 +25,9 @@ from .rivals import cpu_rivals
 #: The candidate that runs two serial executables at once: a property of the machine.
 TWO = "two at once"
 
+#: Serial runs by whose times the modes with several streams are planned.
+_PROFILED = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -148,9 +151,14 @@ def _candidates(
     candidates: list[Candidate] = []
     exes: dict[str, ag.Executable] = {}
     absent: dict[str, str] = {}
+    measured: Mapping[str, float] | None = None
     for mode in MODES:
-        candidate, exes[mode] = ours(workload, options.backend, mode, inputs, pin=options.pin)
+        candidate, exes[mode] = ours(
+            workload, options.backend, mode, inputs, pin=options.pin, measured=measured
+        )
         stack.callback(candidate.close)
+        if measured is None and not options.host_only:
+            measured = exes[mode].report(inputs, rounds=_PROFILED).node_seconds
         candidates.append(candidate)
     if not options.rivals:
         return candidates, exes, absent

@@ -14,15 +14,24 @@ from ..nets.workload import Workload
 from .candidate import Candidate, Outputs
 
 MODES = ("serial", "streams", "graph-serial", "graph", "auto")
+CONCURRENT = ("streams", "graph")
 #: Runs after which `auto` has decided, whatever the number of modes.
 _AUTO_RUNS = 40
 
 
 def ours(
-    workload: Workload, backend: str, mode: str, inputs: Mapping[str, Any], *, pin: bool = False
-) -> tuple[Candidate, ag.Executable]:
-    """Compile a mode and warm it up: kernels, pools, captured graphs, and the choice of `auto`."""
-    exe = workload.net.compile(backend=backend, mode=mode)
+    workload: Workload, backend: str, mode: str, inputs: Mapping[str, Any], *, pin: bool = False,
+    measured: Mapping[str, float] | None = None,
+) -> tuple[Candidate, ag.Executable]:  # fmt: skip
+    """Compile a mode and warm it up: kernels, pools, captured graphs, and the choice of `auto`.
+
+    Parameters
+    ----------
+    measured
+        What the modes with several streams are planned by; `auto` measures for itself.
+    """
+    known = measured if mode in CONCURRENT else None
+    exe = workload.net.compile(backend=backend, mode=mode, measured=known)
     for _ in range(4):
         exe.run(inputs)
     if mode == "auto":

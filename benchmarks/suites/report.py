@@ -23,7 +23,8 @@ _HOW = (
 )
 _ALLOWED = (
     "allowed: min(cores, work / span). ceiling: speed-up of two serial runs at once over one after "
-    "the other, what this machine gives. reached: streams over the smaller of both."
+    "the other, what this machine gives. reached: streams over the smaller of both. Modes with "
+    "several streams are planned by the times of the serial steps (compile(measured=...))."
 )
 
 
