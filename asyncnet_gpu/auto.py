@@ -1,8 +1,9 @@
 """`mode="auto"`: run each mode that applies a few times on real inputs and keep the fastest.
 
 All modes of a net give the same bits, so the runs that measure are ordinary runs. Modes take turns,
-so that drift of the machine hits all alike. Ties go to the simpler mode: an overlap that cannot be
-measured is not worth its threads and buffers.
+and are compared round by round: a neighbour who comes or goes meanwhile spoils one round and not
+the comparison. Ties go to the simpler mode: an overlap that cannot be measured is not worth its
+threads and buffers.
 
 Only one run at a time measures. Another thread that runs meanwhile does not wait for it: it takes
 the mode believed in, and the sample that it may have disturbed is dropped. Where runs update a
@@ -113,14 +114,17 @@ class Chooser:
             self._decide()
 
     def _decide(self) -> None:
-        medians = {m: statistics.median(s[_WARM_UPS:]) for m, s in self.seconds.items()}
+        seconds = {mode: timed[_WARM_UPS:] for mode, timed in self.seconds.items()}
         best = self.modes[0]
+        texts = [f"{best} {1e3 * statistics.median(seconds[best]):.3f} ms"]
         for mode in self.modes[1:]:
-            if medians[mode] < _MARGIN * medians[best]:
+            ratio = paired_ratio(seconds[mode], seconds[best])
+            time_ms = 1e3 * statistics.median(seconds[mode])
+            texts.append(f"{mode} {time_ms:.3f} ms ({ratio:.2f} of {best})")
+            if ratio < _MARGIN:
                 best = mode
-        times = ", ".join(f"{m} {1e3 * t:.3f} ms" for m, t in medians.items())
         self.choice = best
-        self.why = f"measured, median of {_TIMED} runs in turn: {times}"
+        self.why = f"measured, median of {_TIMED} runs in turn: {', '.join(texts)}"
         self.decided = True
 
     def settle(self, reason: str) -> None:
@@ -137,3 +141,13 @@ class Chooser:
     def _keep(self, reason: str) -> None:
         self.why = f"{self.why}; not measured: {reason}"
         self.decided = True
+
+
+def paired_ratio(top: Sequence[float], bottom: Sequence[float]) -> float:
+    """Return the median over rounds of ``top / bottom``.
+
+    Not the ratio of the least times: where threads hand over, a mode may be lucky now and then, and
+    what it takes as a rule is what runs will take.
+    """
+    # Coarse clocks may see no time pass.
+    return statistics.median(a / max(b, 1e-9) for a, b in zip(top, bottom, strict=True))

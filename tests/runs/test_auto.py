@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import asyncnet_gpu as ag
+from asyncnet_gpu import auto
 from asyncnet_gpu.auto import Chooser
 
 X = np.ones(4, np.float32)
@@ -160,3 +161,54 @@ def test_the_faster_mode_is_kept_and_a_tie_goes_to_the_simpler() -> None:
     chooser.seconds = {"serial": [9.0] * 2 + [1.0] * 4 + [5.0] * 3, "streams": [3.0] * 9}
     chooser._decide()
     assert chooser.choice == "serial"
+
+
+class Clock:
+    """Time that passes only when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, list[float]]) -> Chooser:
+    """Return a chooser after rounds in which runs took so long."""
+    clock = Clock()
+    monkeypatch.setattr(auto, "time", clock)
+    modes = list(seconds)
+    chooser = Chooser(modes, "predicted", first=modes[-1])
+    for times in zip(*seconds.values(), strict=True):
+        for mode, passes_s in zip(modes, times, strict=True):
+            assert not chooser.decided
+            with chooser.turn() as taken:
+                assert taken == mode
+                clock.now_s += passes_s
+    assert chooser.decided
+    return chooser
+
+
+def test_a_neighbour_who_comes_in_the_middle_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    warm_up = [9.0, 9.0]
+    # He takes two thirds of the machine from between the runs of the fourth timed round on: the
+    # median of one mode is of before, that of the other of after.
+    serial = [1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0]
+    streams = [0.9, 0.9, 0.9, 2.7, 2.7, 2.7, 2.7]
+    chooser = measured(monkeypatch, {"serial": warm_up + serial, "streams": warm_up + streams})
+    assert chooser.choice == "streams"
+    assert chooser.why.endswith("serial 1000.000 ms, streams 2700.000 ms (0.90 of serial)")
+    # And when he leaves, with the modes the other way round.
+    slower = [1.1 * t for t in serial[::-1]]
+    chooser = measured(monkeypatch, {"serial": warm_up + serial[::-1], "streams": warm_up + slower})
+    assert chooser.choice == "serial"
+
+
+def test_a_lucky_run_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    warm_up = [0.1, 0.1]  # nor does a lucky start
+    streams = [4.0, 0.5, 4.0, 4.0, 0.5, 4.0, 0.5]
+    chooser = measured(
+        monkeypatch, {"serial": [1.0] * 9, "streams": warm_up + streams, "graph": [0.97] * 9}
+    )
+    assert chooser.choice == "graph"
+    assert "streams 4000.000 ms (4.00 of serial), graph 970.000 ms (0.97 of serial)" in chooser.why
