@@ -19,9 +19,16 @@ NetArgument = Annotated[
 BackendOption = Annotated[str, typer.Option(help="cpu, cuda, sim or auto")]
 ModeOption = Annotated[str, typer.Option(help="serial, streams, graph, graph-serial or auto")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of tables")]
+AllocatorOption = Annotated[str, typer.Option(help="cost or exact (every overlap, fewest waits)")]
+StreamsOption = Annotated[int | None, typer.Option(min=1, help="compute streams per device")]
 ShapeOption = Annotated[
     list[str] | None, typer.Option("--shape", metavar="NAME=1,3,224,224", help="of an ONNX input")
 ]
+InputOption = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME=FILE.npy", help="or NAME=3.5; otherwise random"),
+]
+SeedOption = Annotated[int, typer.Option(help="of the random inputs")]
 
 
 def load_net(target: str, shapes: list[str] | None = None) -> AsyncNet:

@@ -14,7 +14,14 @@ from rich.table import Table
 
 from asyncnet_gpu.api import to_numpy
 from asyncnet_gpu.backends import available
-from asyncnet_gpu.cli.common import JsonOption, NetArgument, ShapeOption, print_json
+from asyncnet_gpu.cli.common import (
+    InputOption,
+    JsonOption,
+    NetArgument,
+    SeedOption,
+    ShapeOption,
+    print_json,
+)
 from asyncnet_gpu.cli.models import (
     Difference,
     bound_net,
@@ -47,12 +54,9 @@ def compare(
         str,
         typer.Option(metavar="BACKEND:MODE", help="what to hold against it, or onnxruntime"),
     ] = "cpu:streams",
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME=FILE.npy", help="or NAME=3.5; otherwise random"),
-    ] = None,
+    inputs: InputOption = None,
     shape: ShapeOption = None,
-    seed: Annotated[int, typer.Option(help="of the random inputs")] = 0,
+    seed: SeedOption = 0,
     runs: Annotated[int, typer.Option(min=1, help="runs of each; races need several")] = 3,
     rtol: Annotated[
         float | None,

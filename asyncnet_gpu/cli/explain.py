@@ -11,22 +11,18 @@ from rich.panel import Panel
 from rich.table import Table
 
 from asyncnet_gpu.cli.common import (
+    AllocatorOption,
     BackendOption,
+    InputOption,
     JsonOption,
     ModeOption,
     NetArgument,
+    SeedOption,
     ShapeOption,
+    StreamsOption,
     print_json,
 )
-from asyncnet_gpu.cli.planning import (
-    AllocatorOption,
-    InputOption,
-    SeedOption,
-    StreamsOption,
-    load_bound,
-    plan_net,
-    settled,
-)
+from asyncnet_gpu.cli.planning import load_bound, plan_net, settled
 from asyncnet_gpu.report import Report
 from asyncnet_gpu.report.words import seconds_text
 

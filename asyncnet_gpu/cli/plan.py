@@ -11,14 +11,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from asyncnet_gpu.cli.common import (
+    AllocatorOption,
     BackendOption,
+    InputOption,
     JsonOption,
     ModeOption,
     NetArgument,
     ShapeOption,
+    StreamsOption,
     print_json,
 )
-from asyncnet_gpu.cli.planning import AllocatorOption, InputOption, StreamsOption, plan_net
+from asyncnet_gpu.cli.planning import plan_net
 from asyncnet_gpu.plan.describe import recorders
 from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.trace.describe import StepText

@@ -1,10 +1,8 @@
-"""What the commands around plans share: options, a plan without a device, runs to look at."""
+"""What the commands around plans share: a plan without a device, runs to look at."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from asyncnet_gpu import backends
 from asyncnet_gpu.cli.models import bound_net, inputs_of, make_inputs, open_net
@@ -18,16 +16,8 @@ from asyncnet_gpu.plan import make_plan
 from asyncnet_gpu.plan.cost import DeviceModel
 from asyncnet_gpu.plan.types import Plan
 
-AllocatorOption = Annotated[str, typer.Option(help="cost or exact (every overlap, fewest waits)")]
-StreamsOption = Annotated[int | None, typer.Option(min=1, help="compute streams per device")]
-InputOption = Annotated[
-    list[str] | None,
-    typer.Option("--input", metavar="NAME=FILE.npy", help="or NAME=3.5; otherwise random"),
-]
 #: Mode auto decides after a few runs of each mode.
 _MOST_RUNS = 100
-
-SeedOption = Annotated[int, typer.Option(help="of the random inputs")]
 
 
 def load_bound(

@@ -15,9 +15,11 @@ from rich.table import Table
 
 from asyncnet_gpu.api import to_numpy
 from asyncnet_gpu.cli.common import (
+    InputOption,
     JsonOption,
     ModeOption,
     NetArgument,
+    SeedOption,
     ShapeOption,
     print_json,
 )
@@ -34,14 +36,11 @@ def add(app: typer.Typer) -> None:
 
 def run(
     net: NetArgument,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="NAME=FILE.npy", help="or NAME=3.5; otherwise random"),
-    ] = None,
+    inputs: InputOption = None,
     shape: ShapeOption = None,
     backend: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
     mode: ModeOption = "auto",
-    seed: Annotated[int, typer.Option(help="of the random inputs")] = 0,
+    seed: SeedOption = 0,
     repeat: Annotated[int, typer.Option(min=0, help="timed runs after the first")] = 5,
     compare: Annotated[
         str | None,

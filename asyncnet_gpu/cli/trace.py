@@ -11,21 +11,18 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from asyncnet_gpu.cli.common import (
+    AllocatorOption,
     BackendOption,
+    InputOption,
     JsonOption,
     ModeOption,
     NetArgument,
+    SeedOption,
     ShapeOption,
+    StreamsOption,
     print_json,
 )
-from asyncnet_gpu.cli.planning import (
-    AllocatorOption,
-    InputOption,
-    SeedOption,
-    StreamsOption,
-    load_bound,
-    settled,
-)
+from asyncnet_gpu.cli.planning import load_bound, settled
 from asyncnet_gpu.executor import Executable
 from asyncnet_gpu.report.words import seconds_text
 from asyncnet_gpu.timeline import Timeline

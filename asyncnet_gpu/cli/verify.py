@@ -13,14 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from asyncnet_gpu.cli.common import (
+    AllocatorOption,
     BackendOption,
+    InputOption,
     JsonOption,
     ModeOption,
     NetArgument,
     ShapeOption,
+    StreamsOption,
     print_json,
 )
-from asyncnet_gpu.cli.planning import AllocatorOption, InputOption, StreamsOption, plan_net
+from asyncnet_gpu.cli.planning import plan_net
 from asyncnet_gpu.cli.stored_plan import is_plan, not_a_plan, plan_from_dict
 from asyncnet_gpu.errors import VerificationError
 from asyncnet_gpu.plan.deps import find_dependencies
