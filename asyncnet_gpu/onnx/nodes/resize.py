@@ -73,6 +73,9 @@ def _extents(
             expected="stretch, not_larger or not_smaller",
             remedy="The file is broken.",
         )
+    if any(shape[a] == 0 for a in axes):
+        context.fail("input", expected="at least one element", got=shape,
+                     remedy="Nothing has no aspect ratio.")  # fmt: skip
     scale = choose(w / shape[a] for w, a in zip(wanted, axes, strict=True))
     sizes = [math.floor(shape[a] * scale + 0.5) for a in axes]
     return tuple(_full(sizes, axes, shape)), tuple(
@@ -90,7 +93,7 @@ def _resize(context: NodeContext, node: Any) -> Any:
                      remedy="The file is broken.")  # fmt: skip
     if scales is None:
         wanted = context.known_ints(3, "sizes")
-        if len(wanted) != len(axes) or 0 in x.shape:
+        if len(wanted) != len(axes):
             context.fail("sizes", expected=f"{len(axes)} numbers", got=len(wanted),
                          remedy="The file is broken.")  # fmt: skip
         sizes, scales = _extents(context, x.shape, wanted, axes)
