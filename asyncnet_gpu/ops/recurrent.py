@@ -382,7 +382,9 @@ def _reference_step(
     w, r = ins[1][k].reshape(n, hidden, len(x)), ins[2][k].reshape(n, hidden, hidden)
     wb, rb = ins[3][k].reshape(2, n, hidden)
     limit = np.inf if attrs["clip"] is None else attrs["clip"]
-    pre = [np.clip(w[g] @ x + r[g] @ h + wb[g] + rb[g], -limit, limit) for g in range(n)]
+    last = act[2:]  # what follows is not the input of a gate, and not clipped
+    act = [lambda v, f=f: f(np.clip(v, -limit, limit)) for f in act[:2]]
+    pre = [w[g] @ x + r[g] @ h + wb[g] + rb[g] for g in range(n)]
     if cell == "rnn":
         return act[0](pre[0]), None
     if cell == "gru":
@@ -391,13 +393,13 @@ def _reference_step(
             new = w[2] @ x + reset * (r[2] @ h + rb[2]) + wb[2]
         else:
             new = w[2] @ x + r[2] @ (reset * h) + rb[2] + wb[2]
-        return (1 - z) * act[1](np.clip(new, -limit, limit)) + z * h, None
+        return (1 - z) * act[1](new) + z * h, None
     p = ins[6][k].reshape(3, hidden) if attrs["has_peephole"] else np.zeros((3, hidden))
     gate_in, forget = act[0](pre[0] + p[0] * c), act[0](pre[2] + p[2] * c)
     if attrs["couple_gates"]:
         forget = 1 - gate_in
     new_c = forget * c + gate_in * act[1](pre[3])
-    return act[0](pre[1] + p[1] * new_c) * act[2](new_c), new_c
+    return act[0](pre[1] + p[1] * new_c) * last[0](new_c), new_c
 
 
 # -- definitions -----------------------------------------------------------------------------------
@@ -475,6 +477,8 @@ OPS = (
             OpCase("peephole", _inputs("lstm", peephole=True), {"has_peephole": True},
                    rtol=1e-4, atol=1e-5),
             OpCase("coupled", _inputs("lstm"), {"couple_gates": True}, rtol=1e-4, atol=1e-5),
+            OpCase("clipped", _inputs("lstm", peephole=True), {"has_peephole": True, "clip": 0.5},
+                   rtol=1e-4, atol=1e-5),
             OpCase("large", (f32(20, 1, 64), f32(1, 256, 64), f32(1, 256, 64), f32(1, 512),
                              f32(1, 1, 64), f32(1, 1, 64)), rtol=1e-3, atol=1e-3, perf=True),
         ),

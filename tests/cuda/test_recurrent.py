@@ -65,7 +65,7 @@ def check(
     op = ops.registry()[cell]
     dtype = arrays[0].dtype.name
     if attrs.get("has_lengths"):  # sequences end with the input at the latest
-        arrays = [*arrays[:-1], np.minimum(arrays[-1].astype(np.int64), len(arrays[0]))]
+        arrays = [*arrays[:-1], np.clip(arrays[-1].astype(np.int64), 0, len(arrays[0]))]
     close = {"float16": 2e-2, "float32": 1e-4, "float64": 1e-11}[dtype]
     for value, wanted in zip(got, op.reference(arrays, {**op.attrs, **attrs}), strict=True):
         assert value.dtype == dtype
@@ -93,14 +93,13 @@ def layers(draw: Any) -> tuple[str, str, tuple[int, int, int, int], dict[str, An
                         st.sampled_from([None, 0.25]))  # fmt: skip
         n = N_ACTIVATIONS[cell] * len(DIRECTIONS[attrs["direction"]])
         attrs["activations"] = tuple(draw(st.lists(one, min_size=n, max_size=n)))
-    size = st.integers(0, 5)
-    hidden = st.sampled_from([0, 1, 3, 4, 5, 33, 67])
-    sizes = (draw(size), draw(st.sampled_from([0, 1, 2, 4, 5, 9])), draw(size), draw(hidden))
-    return cell, dtype, sizes, attrs
+    steps, width = draw(st.integers(1, 5)), draw(st.integers(1, 5))
+    batch, hidden = (draw(st.sampled_from(sizes)) for sizes in ([1, 2, 4, 5, 9], [1, 4, 5, 33, 67]))
+    return cell, dtype, (steps, batch, width, hidden), attrs
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(layer=layers(), views=st.booleans())
 def test_any_layer(way: str, layer: Any, views: bool) -> None:
     cell, dtype, sizes, attrs = layer
@@ -108,6 +107,43 @@ def test_any_layer(way: str, layer: Any, views: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recurrent_kernel, "REREAD", WAYS[way])
         check(cell, arrays, attrs, run(cell, arrays, attrs, views=views))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("cell", [*CELLS, "gru_after"])
+def test_everything_together(cell: str, dtype: str, way: str) -> None:
+    attrs = {"direction": "bidirectional", "clip": 0.75, "has_lengths": True}
+    if cell == "lstm":
+        attrs["has_peephole"] = True
+    elif cell == "gru_after":
+        cell, attrs["reset_after"] = "gru", True
+    arrays = arrays_of(cell, (4, 9, 3, 37), attrs, dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recurrent_kernel, "REREAD", WAYS[way])
+        check(cell, arrays, attrs, run(cell, arrays, attrs))
+
+
+@pytest.mark.parametrize("kind", sorted(INTEGERS))
+def test_lengths_of_every_type(kind: str) -> None:
+    attrs = {"has_lengths": True, "direction": "reverse"}
+    arrays = arrays_of("lstm", (5, 6, 3, 4), attrs, "float32")
+    arrays[-1] = np.array([5, 0, 3, 120, 1, 2]).astype(kind)
+    if not kind.startswith("u"):
+        arrays[-1][1] = -3
+    got = run("lstm", arrays, attrs)
+    arrays[-1] = np.array([5, 0, 3, 5, 1, 2])
+    check("lstm", arrays, attrs, got)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("sizes", [(0, 2, 3, 4), (2, 0, 3, 4), (2, 2, 0, 4), (2, 2, 3, 0)])
+def test_nothing_along_an_axis(sizes: tuple[int, int, int, int], way: str) -> None:
+    for cell in CELLS:
+        arrays = arrays_of(cell, sizes, {}, "float32")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recurrent_kernel, "REREAD", WAYS[way])
+            check(cell, arrays, {}, run(cell, arrays, {}))
 
 
 @pytest.mark.parametrize("function", ACTIVATIONS)
