@@ -3,8 +3,8 @@
 // Computes   out[n, c, o] = sum over taps k of every axis of weight(position[n, o] - k) * x[n, c, k]
 // Layouts    x (n, c, *space) and grid (n, *points, N) with any strides; out C-contiguous. A grid
 //            gives the last axis of the image first
-// Launch     1-D grid-stride loop over positions in x, over channels in y, 256 threads: what a
-//            position reads is found once for all its channels
+// Launch     blocks of 256 threads, grid-stride loops over positions in x and over channels in y: what
+//            a position reads is found once for all channels of its thread
 // dtypes     float, double, __half (computed in float), also of the grid, independently
 // Limits     N up to 6 axes; positions are held within 1e9 pixels, NaN is far outside
 // Determinism  one thread adds in a fixed order. Positions are the CPU's, bit for bit
@@ -145,7 +145,8 @@ __global__ void grid_sample(const T* x, const G* grid, T* out, Sampling p) {
       }
     }
     const T* plane = x + image * p.image_stride;
-    for (long long c = blockIdx.y; c < p.channels; c += gridDim.y) {
+    for (long long c = (long long)blockIdx.y * blockDim.y + threadIdx.y; c < p.channels;
+         c += (long long)gridDim.y * blockDim.y) {
       out[(image * p.channels + c) * p.points + point] =
           Convert<T>::from(mix<0>(plane + c * p.channel_stride, taps));
     }

@@ -5,9 +5,9 @@
 // resize_axis         the same sum over one axis, with any number of taps (antialiasing)
 // Layouts    x with any strides, of at most MAX_AXES runs of axes; out C-contiguous, as planes (the
 //            axes before the first resized one) of `size` elements each
-// Launch     resize_nearest, resize_interpolate: a grid-stride loop over the places of a plane in x,
-//            over planes in y, 256 threads; what a place reads is found once for all its planes.
-//            resize_axis: blocks of 32 places x 8 planes, which share the weights of their places
+// Launch     blocks of 256 threads, grid-stride loops over the places of a plane in x and over planes
+//            in y; what a place reads is found once for all planes of its thread. resize_axis: blocks
+//            of 32 places x 8 planes, which share the weights of their places
 // dtypes     nearest: by element size; sums: all numbers, in double where a float does not hold them,
 //            else in float
 // Limits     sources are computed in double; extents below 2^53
@@ -173,8 +173,9 @@ struct Result<__half> {
 #define FOR_EACH_PLACE(e, p)                                                              \
   for (long long e = (long long)blockIdx.x * blockDim.x + threadIdx.x; e < (p).size;      \
        e += (long long)gridDim.x * blockDim.x)
-#define FOR_EACH_PLANE(plane, p) \
-  for (long long plane = blockIdx.y; plane < (p).planes; plane += gridDim.y)
+#define FOR_EACH_PLANE(plane, p)                                                          \
+  for (long long plane = (long long)blockIdx.y * blockDim.y + threadIdx.y; plane < (p).planes; \
+       plane += (long long)gridDim.y * blockDim.y)
 
 template <typename T>
 __global__ void resize_nearest(const T* x, T* out, Resample p) {

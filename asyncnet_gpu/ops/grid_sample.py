@@ -32,7 +32,7 @@ from asyncnet_gpu.ops.base import (
 )
 from asyncnet_gpu.ops.blocks import working_dtype
 from asyncnet_gpu.ops.checks import fail, one_of
-from asyncnet_gpu.ops.strided import CUDA_NUMBERS, THREADS, grid_for
+from asyncnet_gpu.ops.strided import CUDA_NUMBERS, plane_grid
 from asyncnet_gpu.specs import TensorSpec, spec
 
 MODES = ("linear", "nearest", "cubic")
@@ -149,8 +149,6 @@ def _bind(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> 
 
 #: Most spatial axes that the kernel takes; the same number stands in ``grid_sample.cu``.
 _MOST_SPACE = 6
-#: Blocks that keep a GPU busy: with fewer positions than that the channels are shared out, too.
-_BLOCKS = 1024
 
 #: The struct `Sampling` of ``grid_sample.cu``: strides in elements.
 _SAMPLING = np.dtype(
@@ -182,11 +180,10 @@ def _kernel(
     p["points"], p["out"][:n] = math.prod(out.shape[2:]), out.shape[2:]
     p["grid_image_stride"], *p["grid_stride"][:n], p["grid_last_stride"] = grid_strides
     p["padding"], p["align_corners"] = PADDINGS.index(attrs["padding"]), attrs["align_corners"]
-    blocks, _, _ = grid_for(x.shape[0] * math.prod(out.shape[2:]))
-    shape = (blocks, min(x.shape[1], -(-_BLOCKS // blocks)), 1)
+    shape, block = plane_grid(x.shape[0] * math.prod(out.shape[2:]), x.shape[1])
     types = f"{CUDA_NUMBERS[x.dtype.name]}, {CUDA_NUMBERS[grid.dtype.name]}"
     entry = f"grid_sample<{types}, {n}, {_TAPS[attrs['mode']]}>"
-    return (KernelLaunch("grid_sample.cu", entry, shape, (THREADS, 1, 1), (x, grid, out, p)),)
+    return (KernelLaunch("grid_sample.cu", entry, shape, block, (x, grid, out, p)),)
 
 
 # -- reference and definition ----------------------------------------------------------------

@@ -9,17 +9,14 @@ import numpy as np
 
 from asyncnet_gpu.ops.base import Arrays, Attrs, KernelLaunch
 from asyncnet_gpu.ops.resize_axes import ROUNDINGS, ResizedAxis, resized_axes
-from asyncnet_gpu.ops.strided import CARRIERS, CUDA_NUMBERS, MAX_AXES, THREADS, copy_launches
+from asyncnet_gpu.ops.strided import CARRIERS, CUDA_NUMBERS, MAX_AXES, copy_launches, plane_grid
 from asyncnet_gpu.specs import contiguous_strides
 
 #: Most resized axes whose taps are mixed in one launch, and taps of each without a wide filter.
 _MIXED_AXES = 3
 _TAPS = {"linear": 2, "cubic": 4}
-#: Blocks that keep a GPU busy: with fewer places than that the planes are shared out, too.
-_BLOCKS = 1024
-_LARGEST_GRID_Y = 65535
-#: The block of ``resize_axis``: places, and planes that share their weights.
-_LANES, _ROWS = 32, 8
+#: Places of a block of ``resize_axis``, whose planes share their weights.
+_LANES = 32
 
 #: The struct `Run` of ``resize.cu``.
 _RUN = np.dtype(
@@ -114,17 +111,14 @@ def _resample(
 
 
 def _launch(entry: str, p: Any, x: Any, out: Any) -> KernelLaunch:
-    """One thread for each place of a plane; planes are shared out until the GPU is busy."""
-    blocks = min(-(-int(p["size"]) // THREADS), 1 << 16)
-    planes = max(1, min(int(p["planes"]), -(-_BLOCKS // blocks), _LARGEST_GRID_Y))
-    return KernelLaunch("resize.cu", entry, (blocks, planes, 1), (THREADS, 1, 1), (x, out, p))
+    grid, block = plane_grid(int(p["size"]), int(p["planes"]))
+    return KernelLaunch("resize.cu", entry, grid, block, (x, out, p))
 
 
 def _axis_launch(p: Any, x: Any, out: Any) -> KernelLaunch:
     entry = f"resize_axis<{CUDA_NUMBERS[x.dtype.name]}, {CUDA_NUMBERS[out.dtype.name]}>"
-    blocks = min(-(-int(p["size"]) // _LANES), 1 << 16)
-    rows = max(1, min(-(-int(p["planes"]) // _ROWS), -(-_BLOCKS // blocks), _LARGEST_GRID_Y))
-    return KernelLaunch("resize.cu", entry, (blocks, rows, 1), (_LANES, _ROWS, 1), (x, out, p))
+    grid, block = plane_grid(int(p["size"]), int(p["planes"]), _LANES)
+    return KernelLaunch("resize.cu", entry, grid, block, (x, out, p))
 
 
 def _axes(x: Any, out_shape: Sequence[int], resized: Sequence[ResizedAxis]) -> list[_Axis]:

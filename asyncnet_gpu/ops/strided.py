@@ -18,6 +18,9 @@ from asyncnet_gpu.ops.base import KernelLaunch, Launch
 #: Most axes after merging that the kernel takes; the same number stands in ``copy.cu``.
 MAX_AXES = 8
 THREADS = 256
+_LARGEST_GRID_Y = 65535
+#: Blocks of `THREADS` that fill a large GPU.
+_BUSY_BLOCKS = 1024
 
 #: CUDA types that carry elements of 1, 2, 4 and 8 bytes.
 CARRIERS = {1: "unsigned char", 2: "unsigned short", 4: "unsigned int", 8: "unsigned long long"}
@@ -90,6 +93,23 @@ def merged_axes(
 def grid_for(size: int, threads: int = THREADS) -> tuple[int, int, int]:
     """Blocks that cover `size` elements; the kernels loop, so the number is bounded."""
     return (max(1, min(-(-size // threads), 1 << 16)), 1, 1)
+
+
+Extent = tuple[int, int, int]
+
+
+def plane_grid(size: int, planes: int, width: int = 0) -> tuple[Extent, Extent]:
+    """Return grid and block of a kernel whose threads have a place in x and loop over planes in y.
+
+    What a thread finds out about its place serves all its planes; they are shared out among more
+    threads only until the GPU is busy. A block is `width` places wide, or as wide as suits `size`.
+    """
+    width = width or min(THREADS, 1 << max(0, size - 1).bit_length())
+    rows = THREADS // width
+    blocks = min(-(-size // width), 1 << 16)
+    enough = -(-_BUSY_BLOCKS // blocks)
+    shared = max(1, min(-(-planes // rows), enough, _LARGEST_GRID_Y))
+    return (blocks, shared, 1), (width, rows, 1)
 
 
 def copy_launch(src: Any, dst: Any) -> KernelLaunch | None:

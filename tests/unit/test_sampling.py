@@ -12,6 +12,7 @@ from asyncnet_gpu import ops
 from asyncnet_gpu.errors import ShapeError
 from asyncnet_gpu.ops.grid_sample import PADDINGS
 from asyncnet_gpu.ops.resize_axes import COORDINATES, ROUNDINGS
+from asyncnet_gpu.ops.strided import plane_grid
 from asyncnet_gpu.specs import TensorSpec
 from tests.cuda.test_nvrtc import KERNELS, cuda_include
 
@@ -67,6 +68,23 @@ def test_a_grid_sample_is_one_launch(mode):
 def test_a_col2im_is_one_launch():
     x = np.zeros((2, 9, 8), np.float32).transpose(0, 2, 1)
     assert launches("col2im", [x], image=(4, 4), block=(2, 2)) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "planes"), [(1, 1), (1, 10**9), (12, 10**6), (10**9, 3), (300, 7)]
+)
+@pytest.mark.parametrize("width", [0, 32])
+def test_a_plane_grid_has_threads_for_its_places_and_no_more_than_it_may(size, planes, width):
+    grid, block = plane_grid(size, planes, width)
+    assert block[0] * block[1] == 256
+    assert block[0] == (width or block[0])
+    assert grid[1] <= 65535
+    assert grid[2] == block[2] == 1
+    assert (grid[0] - 1) * block[0] < size
+    assert (grid[1] - 1) * block[1] < planes
+    assert grid[0] * grid[1] <= 2048 or grid[1] == 1
+    if width == 0 and size >= 16:
+        assert block[0] < 2 * size
 
 
 # -- random cases against the references ---------------------------------------------------------
