@@ -229,9 +229,10 @@ def _reference(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
 
 
 def _cost(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
-    taps = {"nearest": 1, "linear": 2, "cubic": 4}[attrs["mode"]]
-    stages = sum(math.prod(s) for s in _stages(ins[0].shape, attrs))
-    return Cost(2.0 * taps * stages, 3.0 * taps * stages * ins[0].dtype.itemsize)
+    shape = ins[0].shape
+    stages = zip(resized_axes(shape, attrs), _stages(shape, attrs), strict=True)
+    taken = sum(axis.taps * math.prod(stage) for axis, stage in stages)
+    return Cost(2.0 * taken, 3.0 * taken * ins[0].dtype.itemsize)
 
 
 OPS = (
