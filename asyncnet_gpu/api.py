@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +20,8 @@ from asyncnet_gpu.passes import run_passes
 from asyncnet_gpu.place import place
 from asyncnet_gpu.plan import make_plan
 from asyncnet_gpu.plan.cost import DeviceModel
-from asyncnet_gpu.plan.types import MODES, Plan
+from asyncnet_gpu.plan.types import CONCURRENT, MODES, Plan
+from asyncnet_gpu.profiling import RUNS, Remade
 from asyncnet_gpu.verify import verify
 
 if TYPE_CHECKING:
@@ -82,23 +84,37 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
     built = build_graph(net)
     loaded = backends.load(backend)
     graph = place(run_passes(built, loaded.name))
-    plans = _plans(graph, loaded, mode, allocator, max_streams, measured)
+    make_plans = partial(_plans, graph, loaded, mode, allocator, max_streams)
+    plans = make_plans(measured)
     n_blas = _blas_threads(plans, blas_threads)
     options = ProgramOptions(timeout_s, n_blas, adversary_seed, _devices(graph, loaded, devices))
     check_counts(slots, queue, on_full)
     values = loaded.load_values(next(iter(plans.values())), options)
+    load = partial(
+        Engine, backend=loaded, values=values, options=options, n_slots=slots, queue=queue,
+        on_full=on_full,
+    )  # fmt: skip
     engines: dict[str, Engine] = {}
     try:
         for name, plan in plans.items():
-            engines[name] = Engine(
-                plan, loaded, values, options, n_slots=slots, queue=queue, on_full=on_full
-            )
+            engines[name] = load(plan)
     except BaseException:
         for engine in engines.values():
             engine.close()
         loaded.close()  # a slot that does not fit must not leave the parameters behind
         raise
-    return Executable(loaded, engines, values, _chooser(plans, mode, loaded.model(), timeout_s))
+    profiled = mode == "auto" and measured is None and loaded.name != "sim" and _can_overlap(graph)
+
+    def remake(seconds: Mapping[str, float]) -> dict[str, Remade]:
+        made = make_plans(seconds)
+        return {
+            name: Remade(made[name], partial(load, made[name]))
+            for name in CONCURRENT
+            if name in made
+        }
+
+    chooser = _chooser(plans, mode, loaded.model(), timeout_s, RUNS if profiled else 0)
+    return Executable(loaded, engines, values, chooser, remake)
 
 
 def _plans(
@@ -107,7 +123,7 @@ def _plans(
 ) -> dict[str, Plan]:  # fmt: skip
     """Make and prove a plan for each mode that applies, simplest first."""
     if mode == "auto":
-        modes = ("serial", "streams", "graph-serial", "graph")[: 4 if backend.captures else 2]
+        modes = MODES[: 4 if backend.captures else 2]
     elif mode in MODES:
         modes = (mode,)
     else:
@@ -131,11 +147,13 @@ def _plans(
     return plans
 
 
-def _chooser(plans: dict[str, Plan], mode: str, model: DeviceModel, timeout_s: float) -> Chooser:
+def _chooser(
+    plans: dict[str, Plan], mode: str, model: DeviceModel, timeout_s: float, to_profile: int
+) -> Chooser:
     """Decide the mode where it is clear; otherwise start with what the simulator believes in."""
     if mode != "auto":
         return Chooser([mode], "asked for")
-    if len(plans) == 1:
+    if len(plans) == 1 and not to_profile:
         return Chooser(list(plans), "no two steps are worth overlapping: one stream")
     predicted = {name: simulate(plan, model).makespan_s for name, plan in plans.items()}
     first = min(predicted, key=predicted.__getitem__)
@@ -143,7 +161,7 @@ def _chooser(plans: dict[str, Plan], mode: str, model: DeviceModel, timeout_s: f
     storages = next(iter(plans.values())).graph.storages
     return Chooser(
         list(plans), f"predicted: {times}", first=first, timeout_s=timeout_s,
-        exclusive=any(storage.kind == "state" for storage in storages),
+        exclusive=any(storage.kind == "state" for storage in storages), to_profile=to_profile,
     )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 All modes of a net give the same bits, so the runs that measure are ordinary runs. Modes take turns,
 and are compared round by round: a neighbour who comes or goes meanwhile spoils one round and not
 the comparison. Ties go to the simpler mode: an overlap that cannot be measured is not worth its
-threads and buffers.
+threads and buffers. Before that some serial runs may be profiled, so that the other modes can be
+planned by what their steps take (`profiling`).
 
 Only one run at a time measures. Another thread that runs meanwhile does not wait for it: it takes
 the mode believed in, and the sample that it may have disturbed is dropped. Where runs update a
@@ -45,22 +46,53 @@ class Chooser:
         Whether runs must not overlap: they update a state.
     timeout_s
         Longest that a run waits for its turn then.
+    to_profile
+        Runs to be profiled before modes are compared.
     """
 
     def __init__(
         self, modes: Sequence[str], why: str, first: str | None = None, *,
-        exclusive: bool = False, timeout_s: float = 600.0,
+        exclusive: bool = False, timeout_s: float = 600.0, to_profile: int = 0,
     ) -> None:  # fmt: skip
         self.modes = tuple(modes)
         self.choice = self.modes[0] if first is None else first
         self.why = why
-        self.decided = len(self.modes) == 1
+        self.to_profile = to_profile
+        self.decided = len(self.modes) == 1 and not to_profile
         self.seconds: dict[str, list[float]] = {mode: [] for mode in self.modes}
         self._exclusive = exclusive
         self._timeout_s = timeout_s
         self._turn = threading.Lock()
         self._visits = 0  # of runs beside the one that measures
         self._spoilt = 0
+
+    @contextmanager
+    def profile(self, timeout_s: float | None = None) -> Iterator[bool]:
+        """Hold the turn for a run to be profiled; a failed one does not count.
+
+        Yields
+        ------
+        Whether there is one to be made and nobody else has the turn.
+        """
+        if not self._take_turn(timeout_s):
+            yield False
+            return
+        try:
+            own = self.to_profile > 0 and not self.decided
+            yield own
+            if own:
+                self.to_profile -= 1
+                if not self.to_profile and len(self.modes) == 1:
+                    self._keep("by measured times no two steps are worth overlapping")
+        finally:
+            self._turn.release()
+
+    def replace(self, modes: Sequence[str], why: str) -> None:
+        """Take other candidates, before any was measured; the caller holds the turn."""
+        self.modes = tuple(modes)
+        self.seconds = {mode: [] for mode in self.modes}
+        self.choice = self.choice if self.choice in self.modes else self.modes[0]
+        self.why = why
 
     @contextmanager
     def turn(self, timeout_s: float | None = None) -> Iterator[str]:

@@ -12,13 +12,15 @@ from asyncnet_gpu.backends.base import AbstractBackend, Execution
 from asyncnet_gpu.engine import Engine, ExecutableClosed
 from asyncnet_gpu.errors import (
     DeadlineExceeded,
+    DeviceError,
     NetError,
     RunCancelled,
     ShapeError,
     message,
 )
 from asyncnet_gpu.place import replica_names
-from asyncnet_gpu.plan.types import Plan
+from asyncnet_gpu.plan.types import CONCURRENT, MODES, Plan
+from asyncnet_gpu.profiling import Profile, Remade, Remake, same_schedule
 from asyncnet_gpu.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -40,13 +42,15 @@ class Executable:
 
     def __init__(
         self, backend: AbstractBackend, engines: Mapping[str, Engine], values: Mapping[int, Any],
-        chooser: Chooser,
+        chooser: Chooser, remake: Remake | None = None,
     ) -> None:  # fmt: skip
         self.backend = backend.name
         self._backend = backend
         self._engines = dict(engines)
         self._values = values
         self._chooser = chooser
+        self._remake = remake
+        self._profile: Profile | None = None
         self._closed = False
         self._engine = self._engines[chooser.choice]
         graph = self._engine.plan.graph
@@ -113,18 +117,60 @@ class Executable:
 
     def _run_undecided(self, arrays: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
         """Run in the mode whose turn it is, and note how long it took."""
+        if self._chooser.to_profile:
+            with self._chooser.profile(timeout_s) as own:
+                if own:
+                    return self._run_profiled(arrays, timeout_s)
         with self._chooser.turn(timeout_s) as mode:
             engine = self._engines.get(mode, self._engine)
             try:
                 outputs = engine.run(Execution(arrays), timeout_s)
             except (ExecutableClosed, RunCancelled):
-                if engine is self._engine or not self._chooser.decided:
+                if engine is self._engine or engine is self._engines.get(mode):
                     raise
-                # Another thread has decided meanwhile and closed this mode before the run began.
+                # Another thread has closed this mode before the run began: it has decided, or it
+                # has planned the mode anew.
                 outputs = self._engine.run(Execution(arrays), timeout_s)
         if self._chooser.decided:
             self._settle()
         return outputs
+
+    def _run_profiled(self, arrays: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
+        """Run serially and note what each step took; plan the other modes by it in the end."""
+        engine = self._engines[self._chooser.modes[0]]
+        if self._profile is None:
+            self._profile = Profile(engine.plan)
+            return engine.run(Execution(arrays), timeout_s)  # warm: first touches, kernels
+        before, engine.tracer = engine.tracer, self._profile.note
+        try:
+            outputs = engine.run(Execution(arrays), timeout_s)
+        finally:
+            engine.tracer = before
+        if self._chooser.to_profile == 1 and self._remake is not None:
+            self._plan_anew(self._remake(self._profile.seconds))
+        return outputs
+
+    def _plan_anew(self, remade: Mapping[str, Remade]) -> None:
+        """Replace the concurrent modes by others; the caller has the turn."""
+        chooser, engines = self._chooser, self._engines
+        serial = [mode for mode in chooser.modes if mode not in CONCURRENT]
+        left_out: list[str] = []
+        for mode in CONCURRENT:
+            new, old = remade.get(mode), engines.get(mode)
+            if new is not None and old is not None and same_schedule(new.plan, old.plan):
+                continue
+            if old is not None:
+                self._engine = engines[serial[0]]  # for those who come meanwhile
+                del engines[mode]
+                old.close()
+            if new is not None:
+                try:
+                    engines[mode] = new.load()
+                except DeviceError as error:  # no memory: the modes that are there do as well
+                    left_out.append(f"; {mode} left out: {error}")
+        modes = [mode for mode in MODES if mode in engines]
+        chooser.replace(modes, "planned by measured times" + "".join(left_out))
+        self._engine = engines[chooser.choice]
 
     def _settle(self) -> None:
         """Keep the engine of the chosen mode and close the others."""

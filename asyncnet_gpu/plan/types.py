@@ -8,7 +8,10 @@ from typing import Any
 
 from asyncnet_gpu.graph import Graph, Node
 
-MODES = ("serial", "streams", "graph", "graph-serial")
+#: Simplest first.
+MODES = ("serial", "streams", "graph-serial", "graph")
+#: Those with several streams.
+CONCURRENT = ("streams", "graph")
 ALLOCATORS = ("cost", "exact")
 
 

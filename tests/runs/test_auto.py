@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import asyncnet_gpu as ag
 from asyncnet_gpu import auto
 from asyncnet_gpu.auto import Chooser
+from asyncnet_gpu.profiling import RUNS, Remade
 
 X = np.ones(4, np.float32)
 
@@ -212,3 +214,132 @@ def test_a_lucky_run_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert chooser.choice == "graph"
     assert "streams 4000.000 ms (4.00 of serial), graph 970.000 ms (0.97 of serial)" in chooser.why
+
+
+# -- profiled runs -----------------------------------------------------------------------------
+
+
+class Sleeper:
+    """A function that takes a while, of which no model knows anything."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.fails = False
+
+    def __call__(self, xp: Any, a: Any, out: Any) -> None:
+        if self.seconds:  # even no sleep takes as long as a hand-over
+            time.sleep(self.seconds)
+        if self.fails:
+            raise ValueError("asked to")
+        out[...] = a + 1
+
+
+def sleepers(seconds: float, n: int = 3) -> tuple[ag.AsyncNet, Sleeper]:
+    net, sleeper = ag.AsyncNet("sleepers"), Sleeper(seconds)
+    x = net.input("x", (4,), "float32")
+    for i in range(n):
+        net.output(**{f"y{i}": net.call(sleeper, x, shape=4, dtype="float32", name=f"sleep{i}")})
+    return net, sleeper
+
+
+def until_decided(exe: ag.Executable) -> int:
+    for n in range(100):
+        if exe._chooser.decided:
+            return n
+        assert all((y == 2).all() for y in exe.run(x=X).values())
+    raise AssertionError("auto never decides")
+
+
+def test_streams_are_found_where_the_model_sees_nothing_to_overlap() -> None:
+    net, _ = sleepers(0.01)
+    with net.compile(backend="cpu", mode="streams") as modelled:
+        assert len(modelled.plan.streams) == 1
+    with net.compile(backend="cpu") as exe:
+        assert list(exe._engines) == ["serial"]
+        assert until_decided(exe) > RUNS
+        assert exe.mode == "streams"
+        assert len(exe.plan.streams) == 2
+        assert exe.why.startswith("measured")
+
+
+def test_what_takes_no_time_stays_in_one_stream() -> None:
+    net, _ = sleepers(0.0)
+    with net.compile(backend="cpu") as exe:
+        assert until_decided(exe) == RUNS
+        assert exe.mode == "serial"
+        assert "by measured times" in exe.why
+
+
+def test_a_run_that_fails_is_not_counted_as_profiled() -> None:
+    net, sleeper = sleepers(0.01)
+    with net.compile(backend="cpu") as exe:
+        exe.run(x=X)
+        sleeper.fails = True
+        for _ in range(3):
+            with pytest.raises(ValueError, match="asked to"):
+                exe.run(x=X)
+        sleeper.fails = False
+        assert exe._chooser.to_profile == RUNS - 1
+        until_decided(exe)
+        assert exe.mode == "streams"
+
+
+def test_a_mode_for_which_there_is_no_memory_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, _ = sleepers(0.01)
+    with net.compile(backend="cpu") as exe:
+        remake = exe._remake
+        assert remake is not None
+
+        def full() -> Any:
+            raise ag.DeviceError("full")
+
+        def remade(seconds: Mapping[str, float]) -> dict[str, Remade]:
+            return {mode: Remade(found.plan, full) for mode, found in remake(seconds).items()}
+
+        monkeypatch.setattr(exe, "_remake", remade)
+        assert until_decided(exe) == RUNS
+        assert exe.mode == "serial"
+        assert "streams left out: full" in exe.why
+
+
+def test_threads_that_run_while_the_modes_are_planned_anew() -> None:
+    net, _ = sleepers(0.002)
+    with net.compile(backend="cpu", slots=2) as exe:
+        threads = [in_thread(lambda: [exe.run(x=X)["y1"][0] for _ in range(20)]) for _ in range(4)]
+        for thread, results in threads:
+            thread.join(60)
+            assert results == [[2.0] * 20]
+
+
+def test_submitting_ends_the_profile() -> None:
+    net, _ = sleepers(0.002)
+    with net.compile(backend="cpu") as exe:
+        exe.run(x=X)
+        assert exe.submit(x=X).result(20)["y0"].tolist() == [2] * 4
+        assert exe._chooser.decided
+        assert exe.run(x=X)["y0"].tolist() == [2] * 4
+
+
+def test_what_was_measured_by_hand_is_not_profiled_again() -> None:
+    net, _ = sleepers(0.01)
+    with net.compile(backend="cpu", mode="serial") as exe:
+        measured = exe.report(x=X).node_seconds
+    with net.compile(backend="cpu", measured=measured) as exe:
+        assert list(exe._engines) == ["serial", "streams"]
+        assert exe._chooser.to_profile == 0
+
+
+def test_runs_that_update_a_state_are_profiled_in_turn() -> None:
+    net, _ = sleepers(0.002)
+    total = net.parameter("total", np.zeros(4, np.float32))
+    net.output(total=net.assign_add(total, net.blob("sleep0")))
+    with net.compile(backend="cpu", mode="auto") as exe:
+        threads = [
+            in_thread(lambda: [exe.run(x=X)["total"][0] for _ in range(8)]) for _ in range(4)
+        ]
+        seen: list[float] = []
+        for thread, results in threads:
+            thread.join(60)
+            assert isinstance(results[0], list), results
+            seen += results[0]
+        assert sorted(seen) == [2.0 * i for i in range(1, 33)]
