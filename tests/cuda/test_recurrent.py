@@ -124,6 +124,12 @@ def test_everything_together(cell: str, dtype: str, way: str) -> None:
         check(cell, arrays, attrs, run(cell, arrays, attrs))
 
 
+def test_more_sequences_than_a_grid_has_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrent_kernel, "_LARGEST_GRID", 2)
+    arrays = arrays_of("lstm", (2, 30, 3, 5), {}, "float32")
+    check("lstm", arrays, {}, run("lstm", arrays, {}))
+
+
 @pytest.mark.parametrize("kind", sorted(INTEGERS))
 def test_lengths_of_every_type(kind: str) -> None:
     attrs = {"has_lengths": True, "direction": "reverse"}
