@@ -47,8 +47,10 @@ class Shift:
 
     Attributes
     ----------
-    columns, shifts
-        Every tap is the sum of one of each.
+    columns
+        Axes of the taps that are columns, as (taps, elements from tap to tap).
+    shifts
+        Offsets of the others: every tap is the sum of a column and a shift.
     taps
         Extents of the kernel as (taps that are columns, taps that are shifts, taps that are columns
         again): the last axis of the kernel may be in part the one and in part the other.
@@ -58,11 +60,16 @@ class Shift:
         Elements of the flat input of one channel.
     """
 
-    columns: tuple[int, ...]
+    columns: tuple[tuple[int, int], ...]
     shifts: tuple[int, ...]
     taps: tuple[int, int, int]
     strides: tuple[int, ...]
     positions: int
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns of a channel."""
+        return math.prod([taps for taps, _ in self.columns])
 
     def run(self, shape: ConvShape, rows: int) -> int:
         """Elements from the first output of a block of rows to its last."""
@@ -94,12 +101,12 @@ def _ways(shape: ConvShape) -> list[Shift]:
     positions = math.prod(extents)
     ways = []
     if shape.c >= _FEWEST_TERMS:
-        ways.append(Shift((0,), _offsets(taps), (1, shape.taps, 1), strides, positions))
+        ways.append(Shift((), _offsets(taps), (1, shape.taps, 1), strides, positions))
     *lead, (last, step) = taps
     leading = shape.taps // last
     for width in range(1 if leading > 1 else 2, last):
         if last % width == 0:
-            columns = _offsets([*lead, (width, step)])
+            columns = (*lead, (width, step))
             shifts = _offsets([(last // width, width * step)])
             kinds = (leading, last // width, width)
             ways.append(Shift(columns, shifts, kinds, strides, positions))
@@ -126,7 +133,7 @@ def _windows_ns(shape: ConvShape) -> float:
 def _shift_ns(shape: ConvShape, way: Shift, rows: int) -> float:
     """Time of a group by `way`, some rows of the output at a time."""
     run, reach = way.run(shape, rows), way.reach(shape, rows)
-    n_columns, n_shifts = len(way.columns), len(way.shifts)
+    n_columns, n_shifts = way.n_columns, len(way.shifts)
     copied = shape.c * n_columns if n_columns > 1 else 0
     flops = 2 * shape.m * shape.c * shape.taps * reach
     block = (
@@ -140,13 +147,13 @@ def _shift_ns(shape: ConvShape, way: Shift, rows: int) -> float:
 
 def _rows(shape: ConvShape, way: Shift, item: int) -> int:
     """Rows of the output in a block: as many as fit the cache."""
-    taken = len(way.columns) * shape.c if len(way.columns) > 1 else 0
+    taken = way.n_columns * shape.c if way.n_columns > 1 else 0
     wide = (taken + len(way.shifts) * shape.m) * item
     return max(1, min(shape.window.out[0], _BLOCK_BYTES // (wide * way.strides[0])))
 
 
 def _groups(shape: ConvShape, way: Shift, rows: int, item: int) -> int:
-    taken = len(way.columns) * shape.c if len(way.columns) > 1 else 0
+    taken = way.n_columns * shape.c if way.n_columns > 1 else 0
     wide = (taken + len(way.shifts) * shape.m) * item * way.reach(shape, rows)
     return max(1, min(shape.groups, _BLOCK_BYTES // wide))
 
@@ -172,7 +179,7 @@ def shift_scratch(shape: ConvShape, way: Shift, dtype: np.dtype[Any]) -> Specs:
     rows = _rows(shape, way, dtype.itemsize)
     groups = _groups(shape, way, rows, dtype.itemsize)
     reach = way.reach(shape, rows)
-    n_columns, n_shifts = len(way.columns), len(way.shifts)
+    n_columns, n_shifts = way.n_columns, len(way.shifts)
     flat = groups * shape.c * way.positions if shape.window.padded else 0
     columns = groups * n_columns * shape.c * reach if n_columns > 1 else 0
     sizes = (
@@ -202,7 +209,7 @@ class ShiftedConv:
     def _lay_out(self, w: Any, buffer: Any) -> Any:
         """Return weights as (groups, shift * m, column * c), laid out in every launch."""
         shape, way = self.shape, self.way
-        n_columns, n_shifts = len(way.columns), len(way.shifts)
+        n_columns, n_shifts = way.n_columns, len(way.shifts)
         first, shifts, second = way.taps
         goal = buffer.reshape(shape.groups, n_shifts, shape.m, first, second, shape.c)
         source = w.reshape(shape.groups, shape.m, shape.c, first, shifts, second)
@@ -240,12 +247,16 @@ class ShiftedConv:
         n_groups, reach = flat.shape[0], way.reach(shape, n_rows)
         start = first * way.strides[0]
         right = flat[:, :, start : start + reach]
-        if len(way.columns) > 1:
-            size = n_groups * len(way.columns) * shape.c * reach
-            columns = self.columns[:size].reshape(n_groups, len(way.columns), shape.c, reach)
-            for i, offset in enumerate(way.columns):
-                source = flat[:, :, start + offset : start + offset + reach]
-                self.steps.append(partial(xp.copyto, columns[:, i], source))
+        if way.n_columns > 1:
+            group, channel, item = flat.strides
+            extents = [taps for taps, _ in way.columns]
+            source = xp.lib.stride_tricks.as_strided(
+                flat[:, :, start:],
+                (n_groups, *extents, shape.c, reach),
+                (group, *[step * item for _, step in way.columns], channel, item),
+            )
+            columns = self.columns[: source.size].reshape(source.shape)
+            self.steps.append(partial(xp.copyto, columns, source))
             right = columns.reshape(n_groups, -1, reach)
         size = n_groups * len(way.shifts) * shape.m * reach
         products = self.products[:size].reshape(n_groups, len(way.shifts) * shape.m, reach)
