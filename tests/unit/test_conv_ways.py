@@ -73,6 +73,19 @@ def test_shifted(
         np.testing.assert_allclose(convolve(ins, attrs), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("fewest_columns", [1, 9, 20])
+@pytest.mark.parametrize("name", SHAPES)
+def test_rows_by_rows(name: str, fewest_columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The padded copy of a large image is made for each block of rows."""
+    x, w, attrs = SHAPES[name]
+    ins = arrays(x, w)
+    monkeypatch.setattr(conv_bind, "choose", lambda shape, dtype: None)
+    monkeypatch.setattr(conv_bind, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(conv_bind, "_FEWEST_COLUMNS", fewest_columns)
+    (expected,) = CONV.reference(ins, {**CONV.attrs, **attrs})
+    np.testing.assert_allclose(convolve(ins, attrs), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_there_is_more_than_one_way() -> None:
     assert max(len(ways_of(name)) for name in SHAPES) >= 3
     assert all(ways_of(name) for name in SHAPES)
