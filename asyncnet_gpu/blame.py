@@ -57,10 +57,11 @@ def _compose(plan: Plan, slot: int, failed: StepError) -> BaseException:
     if failed.step < 0:
         return cause
     node = plan.node_of(plan.steps[failed.step])
+    notes = "".join(f" ({note})" for note in getattr(cause, "__notes__", ()))
     text = (
         f"[{plan.device_name(node.device)}] {describe_step(plan, failed.step)} failed in slot "
         f"{slot} of net {plan.graph.name!r}: expected it to finish, got "
-        f"{type(cause).__name__}: {cause}. Added at {node.line}."
+        f"{type(cause).__name__}: {cause}{notes}. Added at {node.line}."
     )
     error = _error_class(type(cause))(text)
     error.__cause__ = cause

@@ -37,8 +37,8 @@ Each is a method of `AsyncNet`: blobs by position, attributes by keyword, and op
   write its result over an input that nobody reads later; *updates `w`* changes a parameter for all
   later runs.
 - **CUDA**: *kernel* is one of our own (`kernels/`), *library* is cuBLAS or cuDNN; else NumPy's
-  functions as CuPy has them. These run too in bodies of `cond` and `loop`, and where an array has
-  more than 8 axes that cannot be merged.
+  functions as CuPy has them. These run too where an array has more than 8 axes that cannot
+  be merged. Bodies of `cond` and `loop` are carried out as the net around them is.
 - **ONNX**: nodes with the same meaning. The importer composes many more from several of these.
 
 | operator | dtypes | memory | CUDA | ONNX |

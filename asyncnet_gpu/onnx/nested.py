@@ -93,7 +93,7 @@ class NestedNet:
                     any(c.gil for c in costs))  # fmt: skip
 
     def bind(self, xp: Any, ins: Arrays, scratch: Arrays) -> tuple[Launch, Arrays]:
-        """Bind every node; see `asyncnet_gpu.ops.control.Body`."""
+        """Bind every node; see `asyncnet_gpu.ops.bodies.Body`."""
         plan = self.plan("cpu" if xp is np else "cuda")
         arrays, copies = self._place(xp, plan, ins, scratch[0])
         launches = [_copy(xp, *pair) for pair in copies]
@@ -112,8 +112,17 @@ class NestedNet:
         outs = [arrays[plan.graph.outputs[key]] for key in self.outputs]
 
         def launch() -> None:
-            for call in launches:
-                call()
+            calls: Any = iter(launches)
+            try:
+                for call in calls:
+                    call()
+            except Exception as error:
+                # The iterator knows how many are left; copies of inputs come before the steps.
+                step = len(launches) - calls.__length_hint__() - 1 - len(copies)
+                if step >= 0:
+                    node = plan.node_of(plan.steps[step])
+                    error.add_note(f"in {node.op.kind} {node.name!r} of net {self.net.name!r}")
+                raise
 
         return launch, outs
 

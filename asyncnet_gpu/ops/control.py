@@ -1,84 +1,27 @@
 """Control flow: nets inside a node.
 
 What runs inside is a *body*: something with input and output specs that binds itself to arrays and
-gives one launch. A nested net is a body (`asyncnet_gpu.onnx.nested`). `cond` runs one of two
-bodies, `loop` runs one again and again. Which way it goes is read by the host at run time: on the
-CPU that costs nothing; on CUDA the launch waits for the device, so that it cannot be recorded.
+gives one launch (`asyncnet_gpu.ops.bodies`). A nested net is a body (`asyncnet_gpu.onnx.nested`).
+`cond` runs one of two bodies, `loop` runs one again and again. Which way it goes is read by the
+host at run time: on the CPU that costs nothing; on CUDA the launch waits for the device, so that it
+cannot be recorded. A loop of a known number of passes reads nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from asyncnet_gpu.errors import DeviceError, message
 from asyncnet_gpu.ops.base import REQUIRED, Arrays, Attrs, Cost, Launch, Op, OpCase, Specs, f32
+from asyncnet_gpu.ops.bodies import ArrayBinder, Binder, Body, FunctionBody
 from asyncnet_gpu.ops.checks import fail
 from asyncnet_gpu.specs import TensorSpec, spec
 
 #: Passes after which a loop that waits for its condition is given up.
 MOST_PASSES = 1_000_000
-
-
-class Body(Protocol):
-    """A computation inside a node."""
-
-    @property
-    def in_specs(self) -> Specs:
-        """Specs of what it takes."""
-
-    @property
-    def out_specs(self) -> Specs:
-        """Specs of what it gives."""
-
-    def scratch(self, device_kind: str) -> Specs:
-        """Specs of the memory that it works in."""
-
-    def cost(self) -> Cost:
-        """Work of one pass."""
-
-    def bind(self, xp: Any, ins: Arrays, scratch: Arrays) -> tuple[Launch, Arrays]:
-        """Return a launch that reads `ins`, and the arrays where it leaves its results."""
-
-
-@dataclass(frozen=True)
-class FunctionBody:
-    """A body made of one function ``fn(xp, ins, outs)``; for tests and small things.
-
-    Attributes
-    ----------
-    in_specs, out_specs
-        Of the arrays that the function gets.
-    fn
-        Reads `ins` and fills `outs`.
-    """
-
-    in_specs: Specs
-    out_specs: Specs
-    fn: Callable[[Any, Arrays, Arrays], object]
-
-    def scratch(self, device_kind: str) -> Specs:
-        """Room for the results."""
-        return self.out_specs
-
-    def cost(self) -> Cost:
-        """A guess: every element once."""
-        moved = sum(s.nbytes for s in (*self.in_specs, *self.out_specs))
-        return Cost(float(sum(s.size for s in self.out_specs)), float(moved), gil=True)
-
-    def bind(self, xp: Any, ins: Arrays, scratch: Arrays) -> tuple[Launch, Arrays]:
-        """Call the function on the arrays."""
-        outs = list(scratch)
-        return (lambda: self.fn(xp, ins, outs)), outs
-
-
-def _flag(array: Any) -> Callable[[], bool]:
-    """Return a function that reads a condition; on CUDA it waits for the device."""
-    one = array.reshape(-1)
-    return lambda: bool(one.item())
 
 
 # -- cond ------------------------------------------------------------------------------------
@@ -111,23 +54,28 @@ def _scratch_cond(ins: Specs, outs: Specs, attrs: Attrs, device_kind: str) -> Sp
     return (*attrs["then"].scratch(device_kind), *attrs["otherwise"].scratch(device_kind))
 
 
-def _bind_cond(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
-    kind = "cpu" if xp is np else "cuda"
-    n_then = len(attrs["then"].scratch(kind))
+def bind_cond(binder: Binder, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+    """Return a launch of one of two bodies."""
+    n_then = len(attrs["then"].scratch(binder.device_kind))
     parts = {"then": list(scratch)[:n_then], "otherwise": list(scratch)[n_then:]}
-    flag = _flag(ins[0])
-    bound = {
-        key: attrs[key].bind(xp, [ins[i] for i in attrs[f"{key}_inputs"]], parts[key])
-        for key in parts
-    }
+    flag = binder.read(ins[0])
+
+    def branch(key: str) -> tuple[Launch, ...]:
+        run, made = binder.body(key, attrs[key], [ins[i] for i in attrs[f"{key}_inputs"]],
+                                parts[key])  # fmt: skip
+        return run, *[binder.copy(source, out) for source, out in zip(made, outs, strict=True)]
+
+    then, otherwise = branch("then"), branch("otherwise")
 
     def launch() -> None:
-        run, made = bound["then" if flag() else "otherwise"]
-        run()
-        for source, out in zip(made, outs, strict=True):
-            xp.copyto(out, source)
+        for call in then if flag() else otherwise:
+            call()
 
     return launch
+
+
+def _bind_cond(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+    return bind_cond(ArrayBinder(xp), ins, outs, attrs, scratch)
 
 
 def _run(body: Body, ins: Arrays) -> tuple[Any, ...]:
@@ -205,63 +153,101 @@ def _scratch_loop(ins: Specs, outs: Specs, attrs: Attrs, device_kind: str) -> Sp
     return (_PASS, *states, *states, *slices, *attrs["body"].scratch(device_kind))
 
 
-def _leading(xp: Any, array: Any, axis: int, backwards: bool) -> Any:
-    moved = xp.moveaxis(array, axis, 0)
+def _leading(array: Any, axis: int, backwards: bool) -> Any:
+    """Return a view with one axis in front, in the order of the passes."""
+    rest = [a for a in range(array.ndim) if a != axis]
+    moved = array.transpose(axis, *rest)
     return moved[::-1] if backwards else moved
 
 
-def _bind_loop(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+def _overlap(a: Any, b: Any) -> bool:
+    """Whether two arrays of one namespace may share bytes."""
+    (a_low, a_high), (b_low, b_high) = _bounds(a), _bounds(b)
+    return a_low < b_high and b_low < a_high
+
+
+def _bounds(array: Any) -> tuple[int, int]:
+    pointer = getattr(array.data, "ptr", None)
+    first = array.ctypes.data if pointer is None else pointer
+    reach = [(n - 1) * s for n, s in zip(array.shape, array.strides, strict=True)]
+    low = first + sum(r for r in reach if r < 0)
+    return low, first + sum(r for r in reach if r > 0) + array.itemsize
+
+
+def _carry(binder: Binder, new: Arrays, held: Arrays, spare: Arrays) -> list[Launch]:
+    """Return copies of the new states over the old.
+
+    They go through spare room where they are views of old ones, as those of a body that swaps two.
+    """
+    detour = [any(_overlap(made, state) for state in held) for made in new]
+    aside = [binder.copy(m, r) for m, r, d in zip(new, spare, detour, strict=True) if d]
+    sources = [r if d else m for m, r, d in zip(new, spare, detour, strict=True)]
+    return aside + [binder.copy(m, state) for m, state in zip(sources, held, strict=True)]
+
+
+def bind_loop(binder: Binder, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+    """Return a launch of all passes."""
     count, flag, states, scanned, captured = _split_inputs(ins, attrs)
     n, m = len(states), len(scanned)
     room = list(scratch)
-    index, held, fresh = room[0], room[1 : 1 + n], room[1 + n : 1 + 2 * n]
+    index, held, spare = room[0], room[1 : 1 + n], room[1 + n : 1 + 2 * n]
     slices, inner = room[1 + 2 * n : 1 + 2 * n + m], room[1 + 2 * n + m :]
-    run, made = attrs["body"].bind(xp, [index, *held, *slices, *captured], inner)
+    run, made = binder.body("body", attrs["body"], [index, *held, *slices, *captured], inner)
     first = int(attrs["gives_condition"])
-    new_states, each = made[first : first + n], made[first + n :]
-    sources = [
-        _leading(xp, array, axis, backwards)
-        for array, axis, backwards in zip(
-            scanned, attrs["scan_axes"], attrs["scan_backwards"], strict=True
+    numbered = [binder.write(index)]
+    for array, part, axis, backwards in zip(
+        scanned, slices, attrs["scan_axes"], attrs["scan_backwards"], strict=True
+    ):
+        numbered.append(binder.take(_leading(array, axis, backwards), part))
+    results = [
+        binder.put(result, _leading(array, axis, backwards))
+        for result, array, axis, backwards in zip(
+            made[first + n :], outs[n:], attrs["result_axes"], attrs["result_backwards"],
+            strict=True,
         )
-    ]
-    targets = [
-        _leading(xp, array, axis, backwards)
-        for array, axis, backwards in zip(
-            outs[n:], attrs["result_axes"], attrs["result_backwards"], strict=True
-        )
-    ]
-    goes_on = _flag(flag) if flag is not None else (lambda: True)
-    again = _flag(made[0]) if first else (lambda: True)
-    copy = xp.copyto
+    ]  # fmt: skip
+    begin = [binder.copy(value, state) for value, state in zip(states, held, strict=True)]
+    carry = _carry(binder, made[first : first + n], held, spare)
+    end = [binder.copy(state, out) for state, out in zip(held, outs, strict=False)]
+    passes = partial(int, attrs["count"]) if count is None else binder.read(count)
+    goes_on = _always if flag is None else binder.read(flag)
+    again = binder.read(made[0]) if first else _always
 
-    def one_pass(i: int) -> None:
-        index[...] = i
-        for part, source in zip(slices, sources, strict=True):
-            copy(part, source[i])
+    def one_pass(i: int) -> object:
+        for number in numbered:
+            number(i)
         run()
-        for new, spare in zip(new_states, fresh, strict=True):
-            copy(spare, new)
-        for state, spare in zip(held, fresh, strict=True):
-            copy(state, spare)
-        for result, target in zip(each, targets, strict=True):
-            copy(target[i], result)
+        # WAR: a result may be a view of a state, which the next one overwrites. So may be the
+        # condition, which is asked for before that too.
+        for put in results:
+            put(i)
+        more = again()
+        for call in carry:
+            call()
+        return more
 
     def launch() -> None:
-        passes = attrs["count"] if count is None else int(count.reshape(-1).item())
-        for state, value in zip(held, states, strict=True):
-            copy(state, value)
+        most: int = passes()
+        for call in begin:
+            call()
         i, more = 0, goes_on()
-        while more and i < passes:
+        while more and i < most:
             if i >= MOST_PASSES:
                 raise _endless()
-            one_pass(i)
+            more = one_pass(i)
             i += 1
-            more = again()
-        for out, state in zip(outs, held, strict=False):
-            copy(out, state)
+        for call in end:
+            call()
 
     return launch
+
+
+def _always() -> bool:
+    return True
+
+
+def _bind_loop(xp: Any, ins: Arrays, outs: Arrays, attrs: Attrs, scratch: Arrays) -> Launch:
+    return bind_loop(ArrayBinder(xp), ins, outs, attrs, scratch)
 
 
 def _endless() -> DeviceError:
@@ -342,6 +328,9 @@ _WHILE = {
     "gives_condition": True, "has_condition": True,
 }  # fmt: skip
 
+#: Operators that may wait for the device while they are launched, or launch very much.
+CONTROL = frozenset({"cond", "loop"})
+
 OPS = (
     Op(
         name="cond",
@@ -354,7 +343,7 @@ OPS = (
         values
             What the bodies read.
         then, otherwise
-            Bodies (see `asyncnet_gpu.ops.control.Body`) with the same results.
+            Bodies (see `asyncnet_gpu.ops.bodies.Body`) with the same results.
         then_inputs, otherwise_inputs
             Which of the node's inputs each takes, in its order; 0 is the condition.
         """,
@@ -386,7 +375,7 @@ OPS = (
             The count (one int64, when the attribute is None), the condition to begin (one bool,
             where `has_condition`), states, scanned inputs, captured inputs.
         body
-            See `asyncnet_gpu.ops.control.Body`.
+            See `asyncnet_gpu.ops.bodies.Body`.
         count
             Number of passes, at most; None when it is an input.
         scan_axes, scan_backwards, result_axes, result_backwards

@@ -111,6 +111,31 @@ def test_loops_unrolled_and_nested_agree(backend: str, unrolled: bool) -> None:
 
 @pytest.mark.parametrize("unrolled", [True, False])
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_states_change_places_and_are_given_as_they_were(backend: str, unrolled: bool) -> None:
+    net = load(
+        """agraph (float[4] x) => (y, z, all) {
+            n = Constant <value = int64 {3}> ()
+            h = Neg (x)
+            y, z, all = Loop (n, , x, h) <
+                body = b (int64 i, bool c, float[4] s, float[4] t) =>
+                    (bool d, float[4] r, float[4] q, float[4] o) {
+                    d = Identity (c)
+                    r = Identity (t)
+                    q = Add (s, s)
+                    o = Identity (s)
+                }
+            >
+        }""",
+        limits=Limits() if unrolled else Limits(max_unrolled_nodes=0),
+    )
+    outputs = run(net, backend, x=X)
+    np.testing.assert_array_equal(outputs["y"], 2 * -X)
+    np.testing.assert_array_equal(outputs["z"], 4 * X)
+    np.testing.assert_array_equal(outputs["all"], [X, -X, 2 * X])
+
+
+@pytest.mark.parametrize("unrolled", [True, False])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_what_each_pass_gives_is_collected(backend: str, unrolled: bool) -> None:
     limits = Limits() if unrolled else Limits(max_unrolled_nodes=0)
     net = load_onnx(textual()["loop_to_a_limit"], limits=limits)

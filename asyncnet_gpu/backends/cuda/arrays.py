@@ -199,6 +199,9 @@ def upload(block: Any, value: np.ndarray[Any, Any], device: int) -> None:
     if host.nbytes:
         with OnDevice(device):
             runtime.memcpy(block.ptr, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice)
+            # RAW: from pageable memory a copy may come back before its last bytes have arrived,
+            # and our streams do not order themselves with the legacy stream.
+            runtime.streamSynchronize(0)
 
 
 def download(block: Any, spec: TensorSpec, device: int) -> np.ndarray[Any, Any]:

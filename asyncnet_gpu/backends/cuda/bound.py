@@ -20,7 +20,7 @@ from asyncnet_gpu.backends.base import ProgramOptions, cannot_bind
 from asyncnet_gpu.backends.cuda import overrides
 from asyncnet_gpu.backends.cuda.arrays import array_over, blob_array, pretend_memory
 from asyncnet_gpu.backends.cuda.blas import bind_product, workspace_bytes
-from asyncnet_gpu.backends.cuda.context import StepContext, Stream
+from asyncnet_gpu.backends.cuda.context import MovingCall, StepContext, Stream
 from asyncnet_gpu.backends.cuda.device import OnDevice
 from asyncnet_gpu.backends.cuda.launch import Packed, pack
 from asyncnet_gpu.backends.cuda.namespace import PRODUCTS, ProductNamespace
@@ -62,6 +62,45 @@ class _Moving:
     places: tuple[tuple[str, int] | None, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a plan runs.
+
+    Attributes
+    ----------
+    devices
+        Physical device of each logical one.
+    streams
+        The plan's, then one for each device that has inputs or outputs and no steps.
+    arenas
+        Memory of each logical device.
+    scratch
+        Of each stream of the plan.
+    """
+
+    devices: tuple[int, ...]
+    streams: list[Stream]
+    arenas: Mapping[int, Any]
+    scratch: Sequence[Any]
+
+
+def own_room(plan: Plan, options: ProgramOptions, resources: Resources) -> Room:
+    """Make streams and memory for a plan."""
+    devices, graph = physical_devices(plan, options), plan.graph
+    streams = [resources.stream(devices[s.device], s.priority) for s in plan.streams]
+    # A stream on every device with inputs or outputs, also where no step runs.
+    names = [*graph.inputs, *graph.outputs.values()]
+    wanted = {devices[graph.storages[graph.blobs[n].storage].device] for n in names}
+    for device in sorted(wanted - {s.device for s in streams}):
+        streams.append(resources.stream(device, 0))
+    arenas = {d: resources.memory(n, devices[d]) for d, n in plan.arena_bytes.items()}
+    scratch = [
+        resources.memory(n, s.device) if n else None
+        for n, s in zip(plan.scratch_bytes, streams, strict=False)
+    ]
+    return Room(devices, streams, arenas, scratch)
+
+
 def physical_devices(plan: Plan, options: ProgramOptions) -> tuple[int, ...]:
     """Return the physical device of each logical one."""
     graph = plan.graph
@@ -95,6 +134,11 @@ def _not_bound() -> None:
 class BoundPlan:
     """Arrays and calls of one slot.
 
+    Parameters
+    ----------
+    room
+        Of a plan inside a step; None makes one.
+
     Attributes
     ----------
     streams
@@ -106,24 +150,16 @@ class BoundPlan:
     """
 
     def __init__(
-        self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions, resources: Resources
-    ) -> None:
+        self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions,
+        resources: Resources, room: Room | None = None,
+    ) -> None:  # fmt: skip
         self.plan = plan
-        self.devices = physical_devices(plan, options)
         self.stages_inputs = plan.mode.startswith("graph")
         self._resources = resources
         self._values = values
-        self.streams: list[Stream] = [
-            resources.stream(self.devices[s.device], s.priority) for s in plan.streams
-        ]
-        self._add_streams()
-        self._arenas = {
-            d: resources.memory(n, self.devices[d]) for d, n in plan.arena_bytes.items()
-        }
-        self._scratch = [
-            resources.memory(n, s.device) if n else None
-            for n, s in zip(plan.scratch_bytes, self.streams, strict=False)
-        ]
+        made = own_room(plan, options, resources) if room is None else room
+        self.devices, self.streams = made.devices, made.streams
+        self._arenas, self._scratch = made.arenas, made.scratch
         self.arrays: dict[str, Any] = {}
         self._input_of: dict[int, str] = {}  # storage -> input
         self._blobs_of: dict[int, list[BlobInfo]] = {}  # storage -> its blobs
@@ -136,20 +172,14 @@ class BoundPlan:
         #: Calls, as step and number within it, that are made anew where an input has moved.
         self._rebinds: dict[str, set[tuple[int, int]]] = {n: set() for n in plan.graph.inputs}
         self._moving: dict[tuple[int, int], _Moving] = {}
+        self._told: dict[int, MovingCall] = {}  # step -> its call
         #: Launches of ours, as step and number within it, that are the same in every run.
         self.fixed: set[tuple[int, int]] = set()
         self.calls: list[list[Call]] = [self._bind(i) for i in range(len(plan.steps))]
-        self._give_workspaces()
+        if room is None:
+            self._give_workspaces()
 
     # -- memory ------------------------------------------------------------------------------
-
-    def _add_streams(self) -> None:
-        """Have a stream on every device with inputs or outputs, also where no step runs."""
-        graph = self.plan.graph
-        names = [*graph.inputs, *graph.outputs.values()]
-        wanted = {self.devices[graph.storages[graph.blobs[n].storage].device] for n in names}
-        for device in sorted(wanted - {s.device for s in self.streams}):
-            self.streams.append(self._resources.stream(device, 0))
 
     def _place_blobs(self) -> None:
         graph = self.plan.graph
@@ -180,10 +210,16 @@ class BoundPlan:
                 continue  # named by nobody: an input's or value's blob without a node
             self.arrays[name] = blob_array(blob, block, start)
 
+    @property
+    def largest_nbytes(self) -> int:
+        """Bytes of the largest blob that a step writes, also one within another step."""
+        graph = self.plan.graph
+        written = [s.nbytes for n in graph.nodes for s in graph.write_specs(n)]
+        return max([0, *written, *[call.largest_nbytes for call in self._told.values()]])
+
     def _give_workspaces(self) -> None:
         """Give each cuBLAS handle a workspace; one size for the net, equal in all modes."""
-        largest = max([s.nbytes for n in self.plan.graph.nodes
-                       for s in self.plan.graph.write_specs(n)], default=0)  # fmt: skip
+        largest = self.largest_nbytes
         for stream in self.streams:
             if stream.handle is not None:
                 nbytes = workspace_bytes(largest, stream.device)
@@ -214,6 +250,10 @@ class BoundPlan:
             override = self._override(index)
             if override is not None:
                 self._note_rebind(index, inputs)
+                if isinstance(override, MovingCall):
+                    self._told[index] = override
+                    if not inputs:
+                        self._tell(index)
                 return [override]
             launches = self._launches(index)
             if launches is not None:
@@ -247,7 +287,12 @@ class BoundPlan:
             return None
         ins, outs, scratch = self._operands(index)
         stream = self.streams[self.plan.steps[index].stream]
-        return bind(StepContext(stream), ins, outs, node.attrs, scratch)
+        return bind(StepContext(stream, self._resources), ins, outs, node.attrs, scratch)
+
+    def _tell(self, index: int) -> None:
+        """Tell a call where its operands are."""
+        ins, outs, _ = self._operands(index)
+        self._told[index].place(ins, outs)
 
     def _launches(self, index: int) -> Sequence[KernelLaunch] | None:
         node = self._node(index)
@@ -383,6 +428,9 @@ class BoundPlan:
             self.calls[index][number] = call
             return
         with OnDevice(stream.device), cupy.cuda.using_allocator(self._resources.temporaries.malloc):
+            if index in self._told:
+                self._tell(index)
+                return
             call = self._override(index)
             self.calls[index] = [self._cupy_call(index) if call is None else call]
 

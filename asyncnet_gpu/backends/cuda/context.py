@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncnet_gpu.backends.cuda import blas, dnn
 from asyncnet_gpu.backends.cuda.arrays import allocate, array_over
 from asyncnet_gpu.backends.cuda.copy import contiguous_copy, staged_copy
 from asyncnet_gpu.backends.cuda.device import peer_access
 from asyncnet_gpu.backends.cuda.launch import pack, run_in_order
+from asyncnet_gpu.ops.base import Arrays
 from asyncnet_gpu.ops.strided import copy_launch, nothing
 from asyncnet_gpu.specs import TensorSpec
 
+if TYPE_CHECKING:
+    from asyncnet_gpu.backends.cuda.resources import Resources
+
 Call = Callable[[], object]
+
+
+class MovingCall(ABC):
+    """A call that an override returns to be told where its operands are, before it first runs.
+
+    It is told again when one of them has moved, instead of being bound anew.
+    """
+
+    @abstractmethod
+    def place(self, ins: Arrays, outs: Arrays) -> None:
+        """Take the arrays that it works on from now on."""
+
+    @property
+    @abstractmethod
+    def largest_nbytes(self) -> int:
+        """Bytes of the largest blob within; cuBLAS gets room accordingly."""
+
+    @abstractmethod
+    def __call__(self) -> object:
+        """Launch."""
 
 
 @dataclass(slots=True)
@@ -47,9 +72,18 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """Handed to an override when it binds a step."""
+    """Handed to an override when it binds a step.
+
+    Attributes
+    ----------
+    stream
+        The step's.
+    resources
+        The slot's, for what a step owns; None where a call is bound that owns nothing.
+    """
 
     stream: Stream
+    resources: Resources | None = None
 
     def blas(self, out: Any) -> blas.BlasHandle | None:
         """Return the stream's cuBLAS handle, or None when cuBLAS does not take this dtype."""

@@ -34,6 +34,7 @@ from asyncnet_gpu.backends.cuda.trace import Stopwatch
 from asyncnet_gpu.backends.cuda.waiter import Waiter, pause_s
 from asyncnet_gpu.errors import DeviceError
 from asyncnet_gpu.ops.barrier import BARRIERS
+from asyncnet_gpu.ops.control import CONTROL
 from asyncnet_gpu.plan.types import Plan
 
 _log = logging.getLogger("asyncnet_gpu")
@@ -112,6 +113,8 @@ class CudaProgram(AbstractProgram):
         self._issue = self._issue_list(None)
         #: Code of the user's may never return, on the host or on the device.
         self._trusted = not any(n.op.effect and n.op.name not in BARRIERS for n in plan.graph.nodes)
+        #: Launches that wait for the device may not return where what it waits for does not end.
+        self._waits = any(n.op.name in CONTROL for n in plan.graph.nodes)
         self._marks: Marks | None = None
         for stream in self._streams:
             # What binding has uploaded and filled must be there before any stream reads it.
@@ -186,7 +189,7 @@ class CudaProgram(AbstractProgram):
         """Whether the caller's thread may issue: it will come back from the driver, and in time."""
         if not self._trusted:
             return timeout_s is None
-        if self._replays(execution) or len(self._issue) <= _SOON:
+        if self._replays(execution) or (len(self._issue) <= _SOON and not self._waits):
             return True
         return timeout_s is None and self._frame_of(execution).caller_is_done()
 
