@@ -47,7 +47,8 @@ def _not_equal(w: Writer) -> None:
 
 def _mod(w: Writer) -> None:
     if w.ins[0].dtype.kind == "f":
-        w.fail("floor-modulo of floats", "ONNX has it for integers only; use net.fmod.")
+        w.fail("floor-modulo of floats",
+               "Before operator set 28 ONNX has it for integers only; use net.fmod.")  # fmt: skip
     w.node("Mod", w.inputs, w.outputs)
 
 

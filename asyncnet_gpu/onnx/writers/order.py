@@ -49,7 +49,10 @@ def _top_k(w: Writer) -> None:
 
 
 def _triangle(w: Writer) -> None:
-    k = w.constant(np.asarray(w.attrs["k"], np.int64), "k")
+    rows, columns = w.ins[0].shape[-2:]
+    # Any integer may be given, but ONNX takes int64; farther diagonals keep no more and no less.
+    nearest = max(-rows, min(w.attrs["k"], columns))
+    k = w.constant(np.asarray(nearest, np.int64), "k")
     w.node("Trilu", [*w.inputs, k], w.outputs, upper=int(w.attrs["upper"]))
 
 
