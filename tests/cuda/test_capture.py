@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +59,49 @@ def test_outputs_that_pass_through_a_barrier_of_another_device(mode: str, alloca
             x = np.float32(factor) * MATRIX
             check_both(exe.run(x=x), x)
             check_both(exe.submit(x=x).result(20), x)
+
+
+@pytest.mark.parametrize("spoilt", [1, 2, 3])
+def test_a_capture_that_another_thread_spoils_is_tried_again(
+    spoilt: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who waits for the whole device ends a capture that is none of his."""
+    from cupy.cuda import runtime
+
+    from asyncnet_gpu.backends.cuda import capture
+
+    begun: list[int] = []
+    begin = runtime.streamBeginCapture
+
+    def wait_for_the_device() -> None:
+        with contextlib.suppress(runtime.CUDARuntimeError):
+            runtime.deviceSynchronize()
+
+    def begin_and_be_spoilt(stream: int, mode: int) -> None:
+        begin(stream, mode)
+        begun.append(stream)
+        if len(begun) <= spoilt:
+            other = threading.Thread(target=wait_for_the_device)
+            other.start()
+            other.join(20)
+
+    monkeypatch.setattr(capture, "runtime", Redirected(runtime, begin_and_be_spoilt))
+    with diamond().compile(backend="cuda", mode="graph") as exe:
+        # Drivers may let the wait pass, and then the first capture is good.
+        assert program_of(exe).captured == ("cannot be captured" not in caplog.text)
+        assert program_of(exe).captured == (len(begun) <= 2 or spoilt < 3)
+        exe.run(x=X)
+
+
+class Redirected:
+    """CuPy's runtime with another way to begin a capture."""
+
+    def __init__(self, real: Any, begin: Callable[[int, int], None]) -> None:
+        self._real = real
+        self.streamBeginCapture = begin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
 
 @pytest.mark.multigpu

@@ -13,6 +13,7 @@ from asyncnet_gpu.errors import DeviceError, OutOfDeviceMemoryError, message
 SUCCESS = 0
 NOT_READY = 600
 _OUT_OF_MEMORY = 2
+_CAPTURE_INVALIDATED = 901
 
 #: Errors after which every later call on the device fails (CUDA runtime API, cudaError enum).
 _STICKY = frozenset({46, 214, 220, 700, 702, 710, *range(714, 720), 721, 999})
@@ -33,6 +34,16 @@ def status_of(error: BaseException) -> int | None:
 def is_lost(error: BaseException) -> bool:
     """Whether the device cannot be used any more in this process."""
     return status_of(error) in _STICKY
+
+
+def is_invalidated(error: BaseException) -> bool:
+    """Whether a capture ended because of a call that was not its own."""
+    at: BaseException | None = error
+    while at is not None:
+        if status_of(at) == _CAPTURE_INVALIDATED:
+            return True
+        at = at.__cause__
+    return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

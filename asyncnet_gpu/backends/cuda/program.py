@@ -22,6 +22,7 @@ from asyncnet_gpu.backends.cuda.faults import (
     driver_errors,
     explained,
     from_status,
+    is_invalidated,
 )
 from asyncnet_gpu.backends.cuda.frame import Frame
 from asyncnet_gpu.backends.cuda.issue import IssueList
@@ -41,6 +42,9 @@ _log = logging.getLogger("asyncnet_gpu")
 
 #: Programs that were given up. Their memory may be in use: it is freed when the device has ended.
 UNFINISHED: list[CudaProgram] = []
+
+#: Captures that are tried: other threads may spoil one by a call that waits for the device.
+_CAPTURES = 3
 
 #: So many launches of ours never block: the driver takes about a thousand before it does.
 _SOON = 500
@@ -131,27 +135,34 @@ class CudaProgram(AbstractProgram):
         )  # fmt: skip
 
     def _capture(self) -> None:
+        for left in reversed(range(_CAPTURES)):
+            try:
+                # All or nothing: a run must not find a graph without what belongs to it.
+                self._graph, self._replay_frame, self._marks = self._recorded()
+                break
+            except Exception as error:
+                if left and is_invalidated(error):
+                    continue  # another thread waited for the whole device meanwhile
+                # Whatever a step raises that cannot be captured, CuPy's or the user's own: the plan
+                # is carried out step by step instead, where a real error comes back with its step.
+                _log.warning(
+                    "[cuda] %s cannot be captured as a graph (%s: %s): its steps are issued one "
+                    "by one", self._where, type(error).__name__, error,
+                )  # fmt: skip
+                break
+        self._marked.clear()
+
+    def _recorded(self) -> tuple[int, Frame, Marks | None]:
+        """Return the graph of the issue list, the frame of its replays, and its marks."""
         resources = self._resources
         marks: Marks | None = None
-        try:
-            recorder = Recorder(self._streams, resources)
-            if self._barrier_events:
-                node = next(iter(self._barrier_events))
-                device = self._bound.devices[self.plan.graph.nodes[node].device]
-                marks = Marks(tuple(self._barrier_events), device, resources)
-            graph = recorder.capture(self._issue, marks, self._barrier_events)
-            frame = Frame(self._bound, resources, self._done, replay=True)
-        except Exception as error:
-            # Whatever a step raises that cannot be captured, CuPy's or the user's own: the plan
-            # is carried out step by step instead, where a real error comes back with its step.
-            _log.warning(
-                "[cuda] %s cannot be captured as a graph (%s: %s): its steps are issued one by one",
-                self._where, type(error).__name__, error,
-            )  # fmt: skip
-        else:
-            # All or nothing: a run must not find a graph without what belongs to it.
-            self._graph, self._replay_frame, self._marks = graph, frame, marks
-        self._marked.clear()
+        recorder = Recorder(self._streams, resources)
+        if self._barrier_events:
+            node = next(iter(self._barrier_events))
+            device = self._bound.devices[self.plan.graph.nodes[node].device]
+            marks = Marks(tuple(self._barrier_events), device, resources)
+        graph = recorder.capture(self._issue, marks, self._barrier_events)
+        return graph, Frame(self._bound, resources, self._done, replay=True), marks
 
     @property
     def captured(self) -> bool:
