@@ -14,6 +14,7 @@ import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import asyncnet_gpu as ag
+from asyncnet_gpu.backends.cpu import blas
 from asyncnet_gpu.backends.cpu.numpy_state import BUFFER_SIZE
 
 WAYS = ({"mode": "serial"}, {"mode": "streams"}, {"mode": "streams", "adversary_seed": 1})
@@ -165,3 +166,56 @@ def test_a_run_given_up_lifts_its_limit_once() -> None:
             exe.run(x=zeros)
         assert blas_threads() == 3
     assert looks.blas == [1] * 4
+
+
+@pytest.mark.usefixtures("three_blas_threads")
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_limit_that_fails_half_way_is_lifted(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    looks, zeros = Looks(), np.zeros(2, np.float32)
+    set_number = blas._set
+
+    def fails(library: Any, n_threads: int) -> None:
+        set_number(library, n_threads)
+        monkeypatch.setattr(blas, "_set", set_number)
+        raise error
+
+    with looks.net.compile(backend="cpu", blas_threads=1) as exe:
+        for start in (exe.run, exe.submit):
+            monkeypatch.setattr(blas, "_set", fails)
+            with pytest.raises(error):
+                start(x=zeros).result(20)
+            assert blas_threads() == 3
+            exe.run(x=zeros)
+            assert blas_threads() == 3
+    assert looks.blas == [1] * 4
+
+
+# -- hostile orders ----------------------------------------------------------------------------
+
+
+def test_runs_that_follow_one_another_in_a_hostile_order() -> None:
+    """The end of one starts the next, in the same thread and on the same slot."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def wait(xp: Any, x: Any, *, out: Any) -> None:
+        entered.set()
+        assert go_on.wait(20)
+        out[...] = x
+
+    net = ag.AsyncNet("waits")
+    x = net.input("x", (2,), "float32")
+    net.output(y=net.call(wait, x, shape=2, dtype="float32"))
+    ones, runs = np.ones(2, np.float32), []
+    with net.compile(backend="cpu", adversary_seed=1, timeout_s=20) as exe:
+        thread = threading.Thread(target=lambda: runs.append(exe.submit(x=ones)))
+        thread.start()
+        assert entered.wait(20)
+        runs += [exe.submit(x=ones) for _ in range(3)]
+        from_callback: list[Any] = []
+        runs[-1].add_done_callback(lambda _: from_callback.append(exe.run(x=ones)))
+        go_on.set()
+        thread.join(20)
+        assert [run.result(20)["y"].tolist() for run in runs] == [[1, 1]] * 4
+        assert from_callback[0]["y"].tolist() == [1, 1]

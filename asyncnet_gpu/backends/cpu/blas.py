@@ -25,27 +25,33 @@ class BlasGovernor:
         self._lock = threading.Lock()
         self._libraries: list[Any] | None = None
         self._before: list[int] = []
-        self._users = 0
+        self._users: set[object] = set()
 
-    def acquire(self, n_threads: int) -> None:
-        """Limit the BLAS libraries to `n_threads` until the matching `release`."""
+    def acquire(self, n_threads: int, user: object) -> None:
+        """Limit the BLAS libraries to `n_threads` until `release` is called for this user."""
         with self._lock:
-            self._users += 1
-            if self._users > 1:
+            if self._users:
+                self._users.add(user)
                 return
             if self._libraries is None:
                 controller = ThreadpoolController().select(user_api="blas")
                 self._libraries = list(controller.lib_controllers)
             self._before = [library.get_num_threads() for library in self._libraries]
+            self._users.add(user)  # before anything is set: whoever is interrupted here, releases
             for library, before in zip(self._libraries, self._before, strict=True):
                 if before != n_threads:
                     _set(library, n_threads)
 
-    def release(self) -> None:
-        """End one use; the last one restores the numbers found by the first."""
+    def release(self, user: object) -> None:
+        """End a use that was acquired and not ended before, else nothing.
+
+        The last one restores the numbers found by the first.
+        """
         with self._lock:
-            self._users -= 1
-            if self._users == 0:
+            if user not in self._users:
+                return
+            self._users.discard(user)
+            if not self._users:
                 for library, before in zip(self._libraries or (), self._before, strict=True):
                     if library.get_num_threads() != before:
                         _set(library, before)

@@ -33,7 +33,7 @@ class CpuProgram(AbstractProgram):
         self._current: Execution | None = None
         self._on_done: Callable[[], None] | None = None
         self._tokens: list[int] = []
-        self._limits: list[None] = []
+        self._use = object()  # of the BLAS libraries, by the run under way
         self._copied: dict[str, Any] = {}
         self._done = _thread.allocate_lock()
         self._done.acquire()
@@ -105,6 +105,7 @@ class CpuProgram(AbstractProgram):
         self._begin(execution, on_done)
         if self.options.adversary_seed is not None:
             self._context.run(self._adversary, execution)
+            on_done()  # not in the context: it may start the next run, which enters it again
             return
         if not self._lanes:
             self._finish(execution)
@@ -126,19 +127,18 @@ class CpuProgram(AbstractProgram):
         else:
             self._tokens = [0]
         if self.options.blas_threads is not None:
-            GOVERNOR.acquire(self.options.blas_threads)
-            self._limits.append(None)
+            self._use = object()
+            GOVERNOR.acquire(self.options.blas_threads, self._use)
         execution.started_s = time.perf_counter()
 
     def _lift_limit(self) -> None:
         """End the run's use of the limit on BLAS threads.
 
         Once, though an abandoned run ends twice: when it is given up, and when the step that hung
-        comes back after all. Either may be first; list.pop is atomic.
+        comes back after all.
         """
-        with contextlib.suppress(IndexError):
-            self._limits.pop()
-            GOVERNOR.release()
+        if self.options.blas_threads is not None:
+            GOVERNOR.release(self._use)
 
     def _heal(self) -> None:
         """Undo what an error or a cancelled run left behind."""
@@ -181,10 +181,7 @@ class CpuProgram(AbstractProgram):
         assert self.options.adversary_seed is not None
         self._bound.poison()
         run_adversarially(self._lanes, execution, (self.options.adversary_seed, self._runs))
-        on_done = self._on_done
         self._finish(execution)
-        if on_done is not None:
-            on_done()
 
     # -- errors, cancelling, barriers --------------------------------------------------------
 
