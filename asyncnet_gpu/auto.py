@@ -63,6 +63,8 @@ class Chooser:
         self._exclusive = exclusive
         self._timeout_s = timeout_s
         self._turn = threading.Lock()
+        #: Held while candidates, choice or what carries them out is exchanged; after the turn.
+        self.lock = threading.Lock()
         self._visits = 0  # of runs beside the one that measures
         self._spoilt = 0
 
@@ -82,40 +84,45 @@ class Chooser:
             yield own
             if own:
                 self.to_profile -= 1
-                if not self.to_profile and len(self.modes) == 1:
-                    self._keep("by measured times no two steps are worth overlapping")
+                with self.lock:
+                    if not self.to_profile and len(self.modes) == 1:
+                        self._keep("by measured times no two steps are worth overlapping")
         finally:
             self._turn.release()
 
     def replace(self, modes: Sequence[str], why: str) -> None:
-        """Take other candidates, before any was measured; the caller holds the turn."""
+        """Take other candidates, before any was measured; the caller has the turn and `lock`."""
         self.modes = tuple(modes)
         self.seconds = {mode: [] for mode in self.modes}
         self.choice = self.choice if self.choice in self.modes else self.modes[0]
         self.why = why
 
     @contextmanager
-    def turn(self, timeout_s: float | None = None) -> Iterator[str]:
+    def turn(self, timeout_s: float | None = None, *, measures: bool = True) -> Iterator[str]:
         """Time one run of the mode whose turn it is; one at a time, failed runs do not count.
 
         Parameters
         ----------
         timeout_s
             Longest to wait for the turn, if less than the chooser's own.
+        measures
+            False for a run that says nothing about its mode: it takes the one believed in.
         """
         if not self._take_turn(timeout_s):
             self._visits += 1
             yield self.choice
             return
         try:
-            if self.decided:
+            if self.decided or not measures:
                 yield self.choice
                 return
             mode = min(self.modes, key=lambda m: len(self.seconds[m]))
             visits = self._visits
             start = time.perf_counter()
             yield mode
-            self._note(mode, time.perf_counter() - start, disturbed=visits != self._visits)
+            seconds = time.perf_counter() - start
+            with self.lock:
+                self._note(mode, seconds, disturbed=visits != self._visits)
         finally:
             self._turn.release()
 
@@ -164,13 +171,15 @@ class Chooser:
         if self._exclusive:
             self._take_turn()
         try:
-            if not self.decided:
+            with self.lock:
                 self._keep(reason)
         finally:
             if self._exclusive:
                 self._turn.release()
 
     def _keep(self, reason: str) -> None:
+        if self.decided:
+            return
         self.why = f"{self.why}; not measured: {reason}"
         self.decided = True
 

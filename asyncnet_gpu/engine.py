@@ -265,8 +265,9 @@ class Engine:
         self, execution: Execution, slot: Slot
     ) -> tuple[dict[str, Any], BaseException | None]:
         """Return the outputs of an execution that has ended, or none of them and the error."""
-        if self.tracer is not None and execution.slices is not None:
-            self.tracer(slot.index, execution)
+        tracer = self.tracer  # once: another thread may end its trace meanwhile
+        if tracer is not None and execution.slices is not None:
+            tracer(slot.index, execution)
         if execution.errors:
             return {}, blame(self.plan, slot.index, execution)
         if execution.cancelled:
@@ -402,6 +403,15 @@ class Engine:
                 if left <= 0:
                     return False
                 self._room.wait(min(left, 0.1))
+        return True
+
+    def close_if_idle(self) -> bool:
+        """Close when nothing is queued or under way; False, and nothing is done, when it is."""
+        with self.lock:
+            if self._n_busy:
+                return False
+            self._closed = True
+        self.close()
         return True
 
     def close(self) -> None:

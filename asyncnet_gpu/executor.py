@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
@@ -11,8 +12,8 @@ from asyncnet_gpu.auto import Chooser
 from asyncnet_gpu.backends.base import AbstractBackend, Execution
 from asyncnet_gpu.engine import Engine, ExecutableClosed
 from asyncnet_gpu.errors import (
+    AsyncNetError,
     DeadlineExceeded,
-    DeviceError,
     NetError,
     RunCancelled,
     ShapeError,
@@ -50,8 +51,11 @@ class Executable:
         self._values = values
         self._chooser = chooser
         self._remake = remake
-        self._profile: Profile | None = None
+        self._profile = Profile(self._engines[chooser.modes[0]].plan)
+        # Guarded by the chooser's lock: engines and `_engine` too.
+        self._settled = chooser.decided
         self._closed = False
+        self._retired: list[Engine] = []  # not used any more, but perhaps by runs under way
         self._engine = self._engines[chooser.choice]
         graph = self._engine.plan.graph
         self._inputs = {
@@ -111,74 +115,109 @@ class Executable:
             If a step failed; also an instance of the error that the operator raised.
         """
         arrays = self._adopt(inputs, named)
-        if self._closed or self._chooser.decided or self._engine.tracer is not None:
+        if self._settled:
             return self._engine.run(Execution(arrays), timeout_s)
-        return self._run_undecided(arrays, timeout_s)
+        try:
+            return self._run_undecided(arrays, timeout_s)
+        finally:
+            self._settle()
 
     def _run_undecided(self, arrays: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
         """Run in the mode whose turn it is, and note how long it took."""
-        if self._chooser.to_profile:
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        traced = self._engine.tracer is not None  # by the user: the mode in use
+        if self._chooser.to_profile and not traced:
             with self._chooser.profile(timeout_s) as own:
                 if own:
-                    return self._run_profiled(arrays, timeout_s)
-        with self._chooser.turn(timeout_s) as mode:
+                    return self._run_profiled(arrays, until)
+        with self._chooser.turn(_left_s(until), measures=not traced) as mode:
+            mode = self.mode if traced else mode
+            return self._carry_out(mode, Execution(arrays), until)[0]
+
+    def _carry_out(
+        self, mode: str, execution: Execution, until: float | None
+    ) -> tuple[dict[str, Any], Plan]:
+        """Return the outputs of a run in a mode, or, when it is given up, in the one in use."""
+        while True:
             engine = self._engines.get(mode, self._engine)
             try:
-                outputs = engine.run(Execution(arrays), timeout_s)
+                return engine.run(execution, _left_s(until)), engine.plan
             except (ExecutableClosed, RunCancelled):
-                if engine is self._engine or engine is self._engines.get(mode):
+                # Another thread may have closed this mode before the run began: it has decided, or
+                # it has planned the mode anew.
+                if self._closed or engine is self._engines.get(mode, self._engine):
                     raise
-                # Another thread has closed this mode before the run began: it has decided, or it
-                # has planned the mode anew.
-                outputs = self._engine.run(Execution(arrays), timeout_s)
-        if self._chooser.decided:
-            self._settle()
-        return outputs
+                execution = Execution(execution.inputs, slices=execution.slices)
 
-    def _run_profiled(self, arrays: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
+    def _run_profiled(self, arrays: dict[str, Any], until: float | None) -> dict[str, Any]:
         """Run serially and note what each step took; plan the other modes by it in the end."""
-        engine = self._engines[self._chooser.modes[0]]
-        if self._profile is None:
-            self._profile = Profile(engine.plan)
-            return engine.run(Execution(arrays), timeout_s)  # warm: first touches, kernels
-        before, engine.tracer = engine.tracer, self._profile.note
-        try:
-            outputs = engine.run(Execution(arrays), timeout_s)
-        finally:
-            engine.tracer = before
-        if self._chooser.to_profile == 1 and self._remake is not None:
-            self._plan_anew(self._remake(self._profile.seconds))
+        chooser, profile = self._chooser, self._profile
+        # Times of this run alone: the engine's tracer is for the user, and for runs beside this.
+        execution = Execution(arrays, slices=[] if profile.warm else None)
+        outputs, plan = self._carry_out(chooser.modes[0], execution, until)
+        if plan is profile.plan:
+            profile.note(execution)
+        if chooser.to_profile == 1 and self._remake is not None:
+            # The run has ended, and its outputs are the caller's whatever happens now.
+            try:
+                remade = self._remake(profile.seconds)
+            except (AsyncNetError, MemoryError) as error:
+                remade = None
+                left_out = f"not planned by measured times: {error}"
+            with chooser.lock:
+                if remade is not None:
+                    self._plan_anew(remade)
+                else:
+                    chooser.replace(chooser.modes, f"{chooser.why}; {left_out}")
         return outputs
 
     def _plan_anew(self, remade: Mapping[str, Remade]) -> None:
-        """Replace the concurrent modes by others; the caller has the turn."""
+        """Replace the concurrent modes by others; the caller has the turn and the lock."""
         chooser, engines = self._chooser, self._engines
-        serial = [mode for mode in chooser.modes if mode not in CONCURRENT]
+        if self._closed or chooser.decided or self._engine.tracer is not None:
+            return
         left_out: list[str] = []
         for mode in CONCURRENT:
             new, old = remade.get(mode), engines.get(mode)
             if new is not None and old is not None and same_schedule(new.plan, old.plan):
                 continue
             if old is not None:
-                self._engine = engines[serial[0]]  # for those who come meanwhile
-                del engines[mode]
-                old.close()
+                self._engine = engines[chooser.modes[0]]  # for those who come meanwhile
+                self._retired.append(engines.pop(mode))
+                self._close_idle()
             if new is not None:
                 try:
                     engines[mode] = new.load()
-                except DeviceError as error:  # no memory: the modes that are there do as well
+                except (AsyncNetError, MemoryError) as error:  # those that are there do as well
                     left_out.append(f"; {mode} left out: {error}")
         modes = [mode for mode in MODES if mode in engines]
         chooser.replace(modes, "planned by measured times" + "".join(left_out))
         self._engine = engines[chooser.choice]
 
     def _settle(self) -> None:
-        """Keep the engine of the chosen mode and close the others."""
-        self._engine = self._engines.get(self._chooser.choice, self._engine)
-        for mode in [m for m in self._engines if m != self._chooser.choice]:
-            engine = self._engines.pop(mode, None)
-            if engine is not None:
-                engine.close()
+        """Keep the engine of the mode once it is chosen; give the others up."""
+        chooser = self._chooser
+        # A mode that is being planned anew, and loaded, is not waited for: a later run comes by.
+        if not chooser.lock.acquire(blocking=chooser.decided):
+            return
+        try:
+            if chooser.decided and not self._closed and self._engine.tracer is None:
+                self._engine = self._engines.get(chooser.choice, self._engine)
+                kept = self._engine.plan.mode
+                self._retired += [e for mode, e in self._engines.items() if mode != kept]
+                self._engines = {kept: self._engine}
+                self._settled = True
+            self._close_idle()
+        finally:
+            chooser.lock.release()
+
+    def _close_idle(self) -> None:
+        """Close the engines given up that are idle; the caller has the lock.
+
+        Runs under way are not waited for: their operators may wait for the caller. Each of them
+        comes by when it has ended.
+        """
+        self._retired = [engine for engine in self._retired if not engine.close_if_idle()]
 
     def submit(
         self, inputs: Mapping[str, object] | None = None, /, *, deadline_s: float | None = None,
@@ -197,7 +236,7 @@ class Executable:
             If all slots are busy, the queue is full and ``on_full="raise"``.
         """
         arrays = self._adopt(inputs, named)
-        if not self._closed and not self._chooser.decided:
+        if not self._settled:
             # Several in flight: comparing modes would measure their interference.
             self._chooser.settle("several runs in flight before enough single ones were measured")
             self._settle()
@@ -261,15 +300,16 @@ class Executable:
         NetError
             If `nvtx` is asked for and the package is missing.
         """
-        engine = self._engine
-        timeline = Timeline(engine.plan, self._backend.model())
-        before = engine.tracer, engine.ranges, engine.cpu_times
-        if nvtx:
-            from asyncnet_gpu.trace.nvtx import NvtxRanges
+        with self._chooser.lock:  # the engine that is traced is not exchanged for another
+            engine = self._engine
+            timeline = Timeline(engine.plan, self._backend.model())
+            before = engine.tracer, engine.ranges, engine.cpu_times
+            if nvtx:
+                from asyncnet_gpu.trace.nvtx import NvtxRanges
 
-            engine.ranges = NvtxRanges(engine.plan)
-        engine.cpu_times = cpu_times
-        engine.tracer = timeline.add
+                engine.ranges = NvtxRanges(engine.plan)
+            engine.cpu_times = cpu_times
+            engine.tracer = timeline.add
         try:
             yield timeline
         finally:
@@ -342,7 +382,7 @@ class Executable:
 
     def _drain(self) -> None:
         """Wait for the runs under way, in whichever mode."""
-        for engine in list(self._engines.values()):
+        for engine in [*self._engines.values(), *self._retired]:
             if not engine.drain(engine.timeout_s):
                 raise DeadlineExceeded(
                     message("parameter", "runs under way do not end",
@@ -365,10 +405,11 @@ class Executable:
 
     def close(self) -> None:
         """Cancel what is queued, wait for what runs, free everything."""
-        for engine in self._engines.values():
+        with self._chooser.lock:  # a mode that is being planned anew is loaded first
+            self._closed = self._settled = True
+            engines = [*self._engines.values(), *self._retired]
+        for engine in engines:
             engine.close()
-        self._closed = True
-        self._engines.clear()
         self._backend.close()
 
     def __enter__(self) -> Executable:
@@ -388,6 +429,11 @@ class Executable:
             f"<Executable of {plan.graph.name!r}: {self.backend}, {self.mode}, "
             f"{len(plan.steps)} steps on {len(plan.streams)} streams>"
         )
+
+
+def _left_s(until: float | None) -> float | None:
+    """Seconds until a time of the monotonic clock, None for no limit."""
+    return None if until is None else max(0.0, until - time.monotonic())
 
 
 def _shape(value: object) -> str:

@@ -24,16 +24,24 @@ RUNS = 4
 @final
 @dataclass(slots=True)
 class Profile:
-    """Least seconds of every node of a serial plan, by name."""
+    """Least seconds of every node of a serial plan, by name.
+
+    Attributes
+    ----------
+    warm
+        Whether there was a run: one without times has touched memory and compiled kernels.
+    """
 
     plan: Plan
     seconds: dict[str, float] = field(default_factory=dict)
+    warm: bool = False
 
-    def note(self, slot: int, execution: Execution) -> None:
-        """Take the times of a run; what an engine calls its tracer."""
+    def note(self, execution: Execution) -> None:
+        """Take the times of a run of the plan that has succeeded."""
+        self.warm = True
         for part in execution.slices or ():
             name = self.plan.node_of(self.plan.steps[part.step]).name
-            took_s = part.end_s - part.start_s
+            took_s = max(0.0, part.end_s - part.start_s)  # clocks of devices have a grain
             self.seconds[name] = min(took_s, self.seconds.get(name, took_s))
 
 
