@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 
 from asyncnet_gpu.errors import PlanError, message
 from asyncnet_gpu.graph import Graph
@@ -78,7 +79,7 @@ def make_plan(
 
 def _check_measured(graph: Graph, measured: Mapping[str, float]) -> None:
     """Raise `PlanError` for durations that are none, or of another net."""
-    wrong = [f"{name}: {s!r}" for name, s in measured.items() if not 0 <= s < math.inf]
+    wrong = [f"{name}: {s!r}" for name, s in measured.items() if not _is_duration(s)]
     if wrong:
         raise PlanError(
             message("plan", "measured seconds", expected="finite numbers from 0 on", got=wrong[0],
@@ -90,6 +91,10 @@ def _check_measured(graph: Graph, measured: Mapping[str, float]) -> None:
                     expected=f"names of nodes of {graph.name!r}", got=next(iter(measured)),
                     remedy="Measure this net, on the same kind of backend.")
         )  # fmt: skip
+
+
+def _is_duration(seconds: object) -> bool:
+    return isinstance(seconds, Real) and 0 <= float(seconds) < math.inf
 
 
 def _check(mode: str, allocator: str, max_streams: int | None) -> None:

@@ -76,10 +76,11 @@ def test_any_times_give_a_plan_that_holds() -> None:
 
 @pytest.mark.parametrize(
     ("measured", "what"),
-    [({"a": -1.0}, "a: -1.0"), ({"a": float("nan")}, "a: nan"), ({"b": float("inf")}, "b: inf"),
+    [({"a": "1"}, "a: '1'"), ({"a": None}, "a: None"),
+     ({"a": -1.0}, "a: -1.0"), ({"a": float("nan")}, "a: nan"), ({"b": float("inf")}, "b: inf"),
      ({"other": 1.0}, "another net")],
 )  # fmt: skip
-def test_wrong_times_are_refused(measured: dict[str, float], what: str) -> None:
+def test_wrong_times_are_refused(measured: dict[str, Any], what: str) -> None:
     with pytest.raises(ag.PlanError, match=what):
         four_calls().compile(backend="cpu", mode="streams", measured=measured)
 
