@@ -344,16 +344,18 @@ class Executable:
         if not inputs and not named:
             inputs = example_inputs(self.plan.graph)
         arrays = self._adopt(inputs, named)
-        engine, alone, rounds = self._engine, None, max(1, rounds)
-        engine.run(Execution(arrays), None)  # warm: first touches of memory, compiled kernels
-        untraced_s = min(seconds_of_runs(engine, arrays, rounds))
-        with self.trace(cpu_times=True) as timeline:
-            for _ in range(rounds):
-                engine.run(Execution(arrays), None)
-        if len(engine.plan.streams) > 1:
-            alone = measure_alone(
-                engine.plan, self._backend, self._values, engine.options, arrays, rounds
-            )
+        # As a run: modes are not exchanged meanwhile, and those that update a state do not overlap.
+        with self._chooser.turn(measures=False):
+            engine, alone, rounds = self._engine, None, max(1, rounds)
+            engine.run(Execution(arrays), None)  # warm: first touches of memory, compiled kernels
+            untraced_s = min(seconds_of_runs(engine, arrays, rounds))
+            with self.trace(cpu_times=True) as timeline:
+                for _ in range(rounds):
+                    engine.run(Execution(arrays), None)
+            if len(engine.plan.streams) > 1:
+                alone = measure_alone(
+                    engine.plan, self._backend, self._values, engine.options, arrays, rounds
+                )
         return report_timeline(timeline, alone, untraced_s if self.backend != "sim" else None)
 
     # -- parameters ----------------------------------------------------------------------------

@@ -268,3 +268,23 @@ def test_two_waits_for_a_turn_have_one_limit(gate: Gate, monkeypatch: pytest.Mon
     assert len(limits) == 1
     assert limits[0] is not None
     assert limits[0] < 9.9
+
+
+def test_a_report_and_runs_that_update_a_state_do_not_overlap(gate: Gate) -> None:
+    net = net_of(gate)
+    total = net.parameter("total", np.zeros(4, np.float32))
+    net.output(total=net.assign_add(total, net.blob("gate0")))
+    with net.compile(backend="cpu", timeout_s=60) as exe:
+        exe.run(x=X)
+        gate.shut()
+        thread, results = in_thread(lambda: exe.run(x=X))
+        assert gate.entered.wait(10)
+        other, reports = in_thread(lambda: exe.report(x=X, rounds=1))
+        time.sleep(0.1)
+        assert other.is_alive()
+        assert [engine._n_busy for engine in exe._engines.values()] == [1, 0]
+        gate.open.set()
+        for ended in (thread, other):
+            ended.join(20)
+        assert results[0]["y0"].tolist() == [2] * 4
+        assert reports[0].node_seconds["gate0"] > 0
