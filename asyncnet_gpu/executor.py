@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, final
 
 from asyncnet_gpu.auto import Chooser
-from asyncnet_gpu.backends.base import AbstractBackend, Execution
+from asyncnet_gpu.backends.base import AbstractBackend, Execution, Ranges
 from asyncnet_gpu.engine import Engine, ExecutableClosed
 from asyncnet_gpu.errors import (
     AsyncNetError,
@@ -27,6 +29,16 @@ from asyncnet_gpu.timeline import Timeline
 if TYPE_CHECKING:
     from asyncnet_gpu.report import Report
     from asyncnet_gpu.run import Run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trace:
+    """What one caller of `Executable.trace` asked for."""
+
+    timeline: Timeline
+    ranges: Ranges | None
+    cpu_times: bool
+    thread: int
 
 
 @final
@@ -55,6 +67,7 @@ class Executable:
         # Guarded by the chooser's lock: engines and `_engine` too.
         self._settled = chooser.decided
         self._closed = False
+        self._traces: tuple[_Trace, ...] = ()  # of `_engine`
         self._retired: list[Engine] = []  # not used any more, but perhaps by runs under way
         self._engine = self._engines[chooser.choice]
         graph = self._engine.plan.graph
@@ -303,17 +316,31 @@ class Executable:
         with self._chooser.lock:  # the engine that is traced is not exchanged for another
             engine = self._engine
             timeline = Timeline(engine.plan, self._backend.model())
-            before = engine.tracer, engine.ranges, engine.cpu_times
+            ranges: Ranges | None = None
             if nvtx:
                 from asyncnet_gpu.trace.nvtx import NvtxRanges
 
-                engine.ranges = NvtxRanges(engine.plan)
-            engine.cpu_times = cpu_times
-            engine.tracer = timeline.add
+                ranges = NvtxRanges(engine.plan)
+            own = _Trace(timeline, ranges, cpu_times, threading.get_ident())
+            self._set_traces(engine, (*self._traces, own))
         try:
             yield timeline
         finally:
-            engine.tracer, engine.ranges, engine.cpu_times = before
+            with self._chooser.lock:
+                self._set_traces(engine, tuple(t for t in self._traces if t is not own))
+
+    def _set_traces(self, engine: Engine, traces: tuple[_Trace, ...]) -> None:
+        """Have runs noted by the innermost trace of every thread; the caller has the lock."""
+        self._traces = traces
+        noting = {trace.thread: trace for trace in traces}.values()
+
+        def note(slot: int, execution: Execution) -> None:
+            for trace in noting:
+                trace.timeline.add(slot, execution)
+
+        engine.ranges = next((trace.ranges for trace in noting if trace.ranges is not None), None)
+        engine.cpu_times = any(trace.cpu_times for trace in noting)
+        engine.tracer = note if traces else None
 
     def report(
         self, inputs: Mapping[str, object] | None = None, /, *, rounds: int = 5, **named: object

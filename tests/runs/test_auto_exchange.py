@@ -288,3 +288,22 @@ def test_a_report_and_runs_that_update_a_state_do_not_overlap(gate: Gate) -> Non
             ended.join(20)
         assert results[0]["y0"].tolist() == [2] * 4
         assert reports[0].node_seconds["gate0"] > 0
+
+
+@pytest.mark.parametrize("mode", ["auto", "serial"])
+def test_traces_of_two_threads_that_overlap(gate: Gate, mode: str) -> None:
+    with net_of(gate).compile(backend="cpu", mode=mode) as exe:
+        first, second = exe.trace(), exe.trace(cpu_times=True)
+        with first as early:  # ends before the other, which begins inside
+            exe.run(x=X)
+            thread, entered = in_thread(second.__enter__)
+            thread.join(10)
+            late = entered[0]
+            exe.run(x=X)
+        exe.run(x=X)
+        assert all(part.cpu_s is not None for part in late.runs[-1].host)
+        second.__exit__(None, None, None)
+        exe.run(x=X)
+        assert [len(early.runs), len(late.runs)] == [2, 2]
+        assert exe._engine.tracer is None
+        assert not exe._engine.cpu_times
