@@ -63,7 +63,7 @@ def with_size(size: int, call: Callable[[], object]) -> Callable[[], object]:
 
 def ratios(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     timings = interleave(
-        candidates, rounds=rounds, seed=1, quiet=QuietRounds(budget_s=10.0), prime=True
+        candidates, rounds=rounds, seed=1, quiet=QuietRounds(budget_s=10.0), prime_s=0.0
     )
     base = timings[f"{DEFAULT}"].fastest_s
     return {name: round(timing.fastest_s / base, 3) for name, timing in timings.items()}

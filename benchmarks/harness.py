@@ -45,7 +45,7 @@ class Timing:
 def interleave(
     candidates: Mapping[str, Callable[[], object]], *, rounds: int = 15, warm_ups: int = 3,
     seed: int | None = None, rest_s: Mapping[str, float] | None = None,
-    quiet: QuietRounds | None = None, prime: bool = False,
+    quiet: QuietRounds | None = None, prime_s: float | None = None,
 ) -> dict[str, Timing]:  # fmt: skip
     """Call the candidates in turn, `rounds` times each, after `warm_ups` unmeasured turns.
 
@@ -58,9 +58,10 @@ def interleave(
         Seconds to let pass after a candidate whose library leaves threads spinning.
     quiet
         Repeats rounds in which other processes took the cores, as far as its budget goes.
-    prime
-        Call every candidate twice in its turn and time the second call: the first brings its data
-        back into the cache, from which the others have driven them.
+    prime_s
+        Call every candidate in its turn, once or for so many seconds, before the call that is
+        timed: the others have driven its data from the cache, and after a pause a virtual machine
+        may need a tenth of a second until two threads run on two cores again.
     """
     order = list(candidates)
     shuffle = random.Random(seed).shuffle if seed is not None else (lambda _: None)
@@ -73,8 +74,8 @@ def interleave(
         if quiet is not None:
             quiet.begin()
         for name in order:
-            if prime:
-                candidates[name]()
+            if prime_s is not None:
+                _prime(candidates[name], prime_s)
             start = time.perf_counter()
             candidates[name]()
             taken[name] = time.perf_counter() - start
@@ -88,6 +89,13 @@ def interleave(
             for name, elapsed in taken.items():
                 seconds[name].append(elapsed)
     return {name: Timing(name, tuple(values)) for name, values in seconds.items()}
+
+
+def _prime(call: Callable[[], object], seconds: float) -> None:
+    start = time.perf_counter()
+    call()
+    while time.perf_counter() - start < seconds:
+        call()
 
 
 @contextlib.contextmanager

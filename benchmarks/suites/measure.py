@@ -25,6 +25,9 @@ from .rivals import cpu_rivals
 #: The candidate that runs two serial executables at once: a property of the machine.
 TWO = "two at once"
 
+#: Seconds until a machine that has rested runs two threads on two cores: measured on a virtual one.
+_PRIME_S = 0.1
+
 #: Serial runs by whose times the modes with several streams are planned.
 _PROFILED = 5
 
@@ -60,6 +63,11 @@ class Options:
     rivals: bool = True
     pin: bool = False
     timelines: Path | None = None
+
+    @property
+    def prime_s(self) -> float:
+        """How long a candidate runs before it is timed."""
+        return min(_PRIME_S, self.seconds / 80)
 
     @property
     def host_only(self) -> bool:
@@ -100,7 +108,7 @@ def measure(workload: Workload, options: Options, *, resident: bool = True) -> R
             stack.enter_context(pinned_threads())
         timings = interleave(
             calls, rounds=rounds, warm_ups=1, seed=options.seed, rest_s=rests, quiet=quiet,
-            prime=not options.host_only,
+            prime_s=None if options.host_only else options.prime_s,
         )  # fmt: skip
         row |= {"rounds": rounds, "surroundings": quiet.summary()}
         row["candidates"] = {
@@ -226,7 +234,8 @@ def _fit_rounds(
 ) -> int:
     """Run every candidate once, and return the rounds asked for or that the time allows."""
     once = interleave(calls, rounds=1, warm_ups=0, rest_s=rests)
-    turn_s = 2 * sum(t.seconds[0] for t in once.values()) + sum(rests.values())
+    taken = [t.seconds[0] for t in once.values()]
+    turn_s = sum(s + max(s, options.prime_s) for s in taken) + sum(rests.values())
     return options.rounds or int(max(7, min(41, options.seconds / turn_s)))
 
 

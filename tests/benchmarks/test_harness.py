@@ -33,7 +33,7 @@ def test_without_a_seed_the_order_is_kept() -> None:
 
 def test_priming_calls_twice_and_times_once() -> None:
     calls: Counter[str] = Counter()
-    timings = interleave({"a": lambda: calls.update("a")}, rounds=3, warm_ups=0, prime=True)
+    timings = interleave({"a": lambda: calls.update("a")}, rounds=3, warm_ups=0, prime_s=0.0)
     assert calls["a"] == 6
     assert len(timings["a"].seconds) == 3
 
