@@ -192,17 +192,16 @@ class Executable:
         left_out: list[str] = []
         for mode in CONCURRENT:
             new, old = remade.get(mode), engines.get(mode)
-            if new is not None and old is not None and same_schedule(new.plan, old.plan):
-                continue
+            if new is None or (old is not None and same_schedule(new.plan, old.plan)):
+                continue  # where only the estimates see something to overlap, the clock decides
             if old is not None:
                 self._engine = engines[chooser.modes[0]]  # for those who come meanwhile
                 self._retired.append(engines.pop(mode))
                 self._close_idle()
-            if new is not None:
-                try:
-                    engines[mode] = new.load()
-                except (AsyncNetError, MemoryError) as error:  # those that are there do as well
-                    left_out.append(f"; {mode} left out: {error}")
+            try:
+                engines[mode] = new.load()
+            except (AsyncNetError, MemoryError) as error:  # those that are there do as well
+                left_out.append(f"; {mode} left out: {error}")
         modes = [mode for mode in MODES if mode in engines]
         chooser.replace(modes, "planned by measured times" + "".join(left_out))
         self._engine = engines[chooser.choice]

@@ -343,3 +343,16 @@ def test_runs_that_update_a_state_are_profiled_in_turn() -> None:
             assert isinstance(results[0], list), results
             seen += results[0]
         assert sorted(seen) == [2.0 * i for i in range(1, 33)]
+
+
+def test_a_mode_that_only_the_estimates_believe_in_is_tried(
+    monkeypatch: pytest.MonkeyPatch, gate: Gate
+) -> None:
+    gate.open.set()
+    with wide(gate).compile(backend="cpu") as exe:
+        monkeypatch.setattr(exe, "_remake", lambda seconds: {})
+        for _ in range(RUNS):
+            exe.run(x=X)
+        assert exe._chooser.to_profile == 0
+        assert list(exe._engines) == ["serial", "streams"]
+        assert exe._chooser.modes == ("serial", "streams")
