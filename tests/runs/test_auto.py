@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.threads import in_thread
 
 import asyncnet_gpu as ag
 from asyncnet_gpu import auto
@@ -53,20 +54,6 @@ def wide(gate: Gate, *, state: bool = False) -> ag.AsyncNet:
         total = net.parameter("total", np.zeros(4, np.float32))
         net.output(total=net.assign_add(total, net.blob("y")))
     return net
-
-
-def in_thread(call: Any) -> tuple[threading.Thread, list[Any]]:
-    results: list[Any] = []
-
-    def target() -> None:
-        try:
-            results.append(call())
-        except Exception as error:
-            results.append(error)
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    return thread, results
 
 
 def test_a_run_does_not_wait_for_the_one_that_measures(gate: Gate) -> None:

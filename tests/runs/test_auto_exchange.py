@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.threads import in_thread
 
 import asyncnet_gpu as ag
 from asyncnet_gpu.auto import Chooser
@@ -67,20 +68,6 @@ def exe(gate: Gate) -> Iterator[ag.Executable]:
             exe.run(x=X)
         assert exe._chooser.to_profile == 1
         yield exe
-
-
-def in_thread(call: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    results: list[Any] = []
-
-    def target() -> None:
-        try:
-            results.append(call())
-        except Exception as error:
-            results.append(error)
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    return thread, results
 
 
 def until_decided(exe: ag.Executable) -> None:
