@@ -7,9 +7,9 @@ that a contiguous copy is one axis long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -51,17 +51,26 @@ def nothing() -> None:
     """Launch of a node whose outputs have no element."""
 
 
-def launch_all(launches: Sequence[Callable[[], object]]) -> Launch:
+@final
+class Launches:
+    """Several launches as one; a backend may look at `calls` and carry them out another way."""
+
+    __slots__ = ("calls",)
+
+    def __init__(self, calls: Sequence[Launch]) -> None:
+        self.calls = tuple(calls)
+
+    def __call__(self) -> None:
+        """Carry them out, one after the other."""
+        for call in self.calls:
+            call()
+
+
+def launch_all(launches: Sequence[Launch]) -> Launch:
     """Return one launch for several: itself when there is only one."""
     if len(launches) == 1:
         return launches[0]
-    calls = tuple(launches)
-
-    def launch() -> None:
-        for call in calls:
-            call()
-
-    return launch if calls else nothing
+    return Launches(launches) if launches else nothing
 
 
 def bind_copies(xp: Any, pairs: Sequence[tuple[Any, Any]]) -> Launch:

@@ -1,24 +1,33 @@
 """A plan bound to memory: one array for each blob, one launch for each step.
 
-Launches are made once. Small inputs are copied to an address of their own. Steps that read a large
-one are bound again, and only when the caller passes another array than the last time.
+Launches are made once; as far as they can be written down they become lists of calls that run
+without Python, several steps in one list where no event stands between them. Small inputs are
+copied to an address of their own. Where a step reads a large one, its list is pointed at the array
+that the caller passes; a step that is no list is bound again, if the array is another than the last
+time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from asyncnet_gpu.backends.base import cannot_bind
 from asyncnet_gpu.backends.cpu.memory import Array, blob_array, byte_array, bytes_of
+from asyncnet_gpu.backends.cpu.native.calls import Addresses, CallList, native, written
+from asyncnet_gpu.backends.cpu.native.encode import Calls
+from asyncnet_gpu.backends.cpu.native.library import Library, library
 from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.ops.base import Launch
 from asyncnet_gpu.plan.types import Plan, Step
 
 #: Inputs up to this size are copied: 64 KiB take about 4 us, binding one step again 5 to 100.
 LARGEST_STAGED_BYTES = 1 << 16
+
+#: A list is not made longer than this, so that a run can be cancelled or interrupted meanwhile.
+_LONGEST_LIST_S = 2e-3
 
 _POISON = 0xFF  # all bits set is NaN for floats and an unlikely value for the rest
 
@@ -44,18 +53,89 @@ class BoundPlan:
         self._scratch = [byte_array(n) for n in plan.scratch_bytes]
         self.arrays: dict[str, Array] = {}
         self._bound_inputs: dict[str, Array] = {}
+        self._addresses: dict[str, list[Addresses]] = {}
+        #: For the first of several steps in one list: how many they are, and their one launch.
+        self.joined: dict[int, tuple[int, Launch]] = {}
         self._index_inputs()
         self._outputs_of = self._index_outputs()
         for name, blob in plan.graph.blobs.items():
             if plan.graph.storages[blob.storage].kind != "input":
                 self.arrays[name] = self._place(name)
         for name, buffer in self._staged.items():
-            for blob in self._blobs_of[name]:
-                self.arrays[blob.name] = blob_array(blob, buffer)
-        self.launches: list[Launch] = [
-            self._bind(i) if not self._unbound(step) else _not_bound
-            for i, step in enumerate(plan.steps)
-        ]
+            self._see(name, buffer)
+        self.launches: list[Launch] = self._bind_all()
+
+    def _bind_all(self) -> list[Launch]:
+        """Bind every step: as part of a list of calls, or else as what its operator returns."""
+        functions = library()
+        if functions is None:
+            return [
+                self._bind(i) if self._inputs_there(step) else _not_bound
+                for i, step in enumerate(self.plan.steps)
+            ]
+        large = {
+            name: byte_array(self.plan.graph.blobs[name].spec.nbytes)
+            for name in self._steps_of
+            if name not in self._staged
+        }
+        there = [self._inputs_there(step) for step in self.plan.steps]
+        for name, buffer in large.items():
+            self._see(name, buffer)  # an address to write down; nobody reads what stands there
+        launches = [self._bind(i) for i in range(len(self.plan.steps))]
+        calls = [written(launch) for launch in launches]
+        for i, found in enumerate(calls):
+            if found is None:
+                launches[i] = native(launches[i]) if there[i] else _not_bound
+        for group in self._groups(calls):
+            self._write(group, [c for i in group if (c := calls[i])], launches, functions, large)
+        written_down = {i for i, found in enumerate(calls) if found is not None}
+        for name in large:
+            self._steps_of[name] = [i for i in self._steps_of[name] if i not in written_down]
+        return launches
+
+    def _groups(self, calls: Sequence[Calls | None]) -> list[list[int]]:
+        """Find the steps, in order, that one list may carry out: of a stream, no event between."""
+        groups: list[list[int]] = []
+        seconds: dict[int, float] = {}
+        last: dict[int, list[int]] = {}  # by stream, the group that its next step may join
+        for i, step in enumerate(self.plan.steps):
+            found, group = calls[i], last.get(step.stream)
+            if found is None:
+                last.pop(step.stream, None)
+                continue
+            if group is None or step.waits or seconds[step.stream] > _LONGEST_LIST_S:
+                group = last[step.stream] = []
+                groups.append(group)
+                seconds[step.stream] = 0.0
+            group.append(i)
+            seconds[step.stream] += found.seconds
+            if step.records is not None:
+                del last[step.stream]
+        return groups
+
+    def _write(
+        self, group: Sequence[int], calls: Sequence[Calls], launches: list[Launch],
+        functions: Library, large: Mapping[str, Array],
+    ) -> None:  # fmt: skip
+        """Make a list of the calls of some steps, and launches of it for each and for all."""
+        whole = Calls()
+        ends = [0]
+        for found in calls:
+            whole.append(found)
+            ends.append(len(whole.words))
+        made = CallList(whole, functions)
+        for i, found, first, end in zip(group, calls, ends[:-1], ends[1:], strict=True):
+            launches[i] = made.part(first, end, found.seconds)
+        if len(group) > 1:
+            self.joined[group[0]] = len(group), made.part(0, ends[-1], whole.seconds)
+        for name, buffer in large.items():
+            if not set(group).isdisjoint(self._steps_of[name]):
+                self._addresses.setdefault(name, []).append(made.addresses_within(buffer))
+
+    def _see(self, name: str, buffer: Array) -> None:
+        """Let an input and its views be seen in a buffer."""
+        for blob in self._blobs_of[name]:
+            self.arrays[blob.name] = blob_array(blob, buffer)
 
     def _index_inputs(self) -> None:
         """Find, for each input, the blobs in its storage and the steps that touch them."""
@@ -78,9 +158,9 @@ class BoundPlan:
             if all_staged or nbytes <= LARGEST_STAGED_BYTES
         }
 
-    def _unbound(self, step: Step) -> bool:
+    def _inputs_there(self, step: Step) -> bool:
         node = self.plan.graph.nodes[step.node]
-        return any(n not in self.arrays for n in (*node.reads, *node.writes))
+        return all(n in self.arrays for n in (*node.reads, *node.writes))
 
     def _place(self, name: str) -> Array:
         blob = self.plan.graph.blobs[name]
@@ -125,8 +205,9 @@ class BoundPlan:
             array = inputs[name]
             self._bound_inputs[name] = array
             buffer = bytes_of(array)
-            for blob in self._blobs_of[name]:
-                self.arrays[blob.name] = blob_array(blob, buffer)
+            self._see(name, buffer)
+            for addresses in self._addresses.get(name, ()):
+                addresses.move(buffer.ctypes.data)
             steps.update(self._steps_of[name])
         for index in steps:
             self.launches[index] = self._bind(index)

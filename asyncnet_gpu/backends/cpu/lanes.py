@@ -2,13 +2,16 @@
 
 The loop over a lane is ``for instruction in instructions: instruction()`` and nothing else: no
 test for errors, cancelling or tracing. Whatever is unusual replaces instructions or raises, and
-leaves the fast loop for a slow one, which goes on from where the iterator stood.
+leaves the fast loop for a slow one, which goes on from where the iterator stood. Launches that
+follow one another without an event between them may be one instruction of the fast loop; the slow
+one has an instruction for each.
 """
 
 from __future__ import annotations
 
 import _thread
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, final
@@ -98,23 +101,30 @@ class Lane:
     ----------
     stream
         Id in the plan.
+    joined
+        What the fast loop calls instead: for some first steps, how many launches from there on one
+        instruction carries out, and that instruction.
     instructions, meaning
         Parallel lists: what to call, and its kind and step.
     positions
         Step to index of its launch.
-    cursor
-        Iterator of the run under way: how far it has come.
+    under_way
+        The loop of the last run: its iterator, which knows how far it has come, and for each of its
+        instructions the index of the first in `instructions` that it carries out.
     recorder
         Times of the last traced run.
     """
 
     stream: int
     shared: Shared
+    joined: Mapping[int, tuple[int, Instruction]] = field(default_factory=dict)
     instructions: list[Instruction] = field(default_factory=list)
     meaning: list[tuple[Kind, int]] = field(default_factory=list)
     positions: dict[int, int] = field(default_factory=dict)
-    cursor: Iterator[Instruction] | None = None
+    under_way: tuple[Iterator[Instruction], Sequence[int]] | None = None
     recorder: LaneRecorder | None = None
+    _fast: list[Instruction] = field(default_factory=list)
+    _firsts: list[int] = field(default_factory=list)
 
     def add(self, kind: Kind, step: int, instruction: Instruction) -> None:
         """Append an instruction."""
@@ -123,17 +133,46 @@ class Lane:
         self.instructions.append(instruction)
         self.meaning.append((kind, step))
 
+    def replace(self, step: int, launch: Instruction) -> None:
+        """Let another launch stand for a step that no other is joined with."""
+        index = self.positions[step]
+        self.instructions[index] = launch
+        if self._fast:
+            self._fast[bisect_right(self._firsts, index) - 1] = launch
+
+    def join(self) -> None:
+        """Make the list of the fast loop anew, once all instructions are there."""
+        self._fast, self._firsts = [], []
+        index = 0
+        while index < len(self.instructions):
+            kind, step = self.meaning[index]
+            n, instruction = 1, self.instructions[index]
+            if kind is Kind.RUN and step in self.joined:
+                n, instruction = self.joined[step]
+            self._fast.append(instruction)
+            self._firsts.append(index)
+            index += n
+
+    def run_empty(self) -> None:
+        """Replace every launch, so that whoever works this lane off leaves the fast loop."""
+        for index in self.positions.values():
+            self.instructions[index] = leave
+        for place, index in enumerate(self._firsts):
+            if self.meaning[index][0] is Kind.RUN:
+                self._fast[place] = leave
+
     def run(self, execution: Execution) -> bool:
         """Work the lane off in this thread; errors go into `execution`, nothing is raised.
 
         Returns False when another lane hangs: this one has then given up in the middle.
         """
-        self.cursor = iter(self.instructions)
         if execution.slices is not None:
             self.recorder = LaneRecorder(execution)
             return self._run_from(0, execution, self.recorder)
+        cursor = iter(self._fast)
+        self.under_way = cursor, self._firsts
         try:
-            for instruction in self.cursor:
+            for instruction in cursor:
                 instruction()
         except StuckError:
             return False
@@ -145,11 +184,15 @@ class Lane:
 
     @property
     def position(self) -> int:
-        """Index of the instruction under way; the length of the lane when it has ended."""
-        if self.cursor is None:
+        """Index of the instruction under way; the length of the lane when it has ended.
+
+        Of launches that are one in the fast loop, the first.
+        """
+        if self.under_way is None:
             return len(self.instructions)
-        left = self.cursor.__length_hint__()  # type: ignore[attr-defined]
-        return len(self.instructions) - int(left) - 1
+        cursor, firsts = self.under_way
+        left = int(cursor.__length_hint__())  # type: ignore[attr-defined]
+        return firsts[len(firsts) - left - 1] if firsts else 0
 
     def note(self, execution: Execution, index: int, error: BaseException) -> None:
         """Keep the error of an instruction; leaving the fast loop is none."""
@@ -163,7 +206,8 @@ class Lane:
 
     def _run_from(self, start: int, execution: Execution, recorder: LaneRecorder | None) -> bool:
         """The slow loop: signal everything, run what is not lost, note times when asked."""
-        self.cursor = cursor = iter(self.instructions)
+        cursor = iter(self.instructions)
+        self.under_way = cursor, range(len(self.instructions))
         for _ in range(start):
             next(cursor)
         for index, instruction in enumerate(cursor, start):

@@ -14,7 +14,7 @@ from asyncnet_gpu.backends.base import AbstractProgram, Execution, ProgramOption
 from asyncnet_gpu.backends.cpu.adversary import run_adversarially
 from asyncnet_gpu.backends.cpu.blas import GOVERNOR
 from asyncnet_gpu.backends.cpu.bound import BoundPlan
-from asyncnet_gpu.backends.cpu.lanes import Kind, Lane, Record, Wait, leave
+from asyncnet_gpu.backends.cpu.lanes import Kind, Lane, Record, Wait
 from asyncnet_gpu.backends.cpu.numpy_state import new_context, set_up
 from asyncnet_gpu.errors import DeviceError, message
 from asyncnet_gpu.plan.types import Plan
@@ -51,7 +51,7 @@ class CpuProgram(AbstractProgram):
         lanes: dict[int, Lane] = {}
         waits: dict[int, list[Wait]] = {event: [] for event in range(plan.n_events)}
         for index, step in enumerate(plan.steps):
-            lane = lanes.setdefault(step.stream, Lane(step.stream, self))
+            lane = lanes.setdefault(step.stream, Lane(step.stream, self, self._bound.joined))
             for event in step.waits:
                 wait = Wait(self, self.options.timeout_s)
                 waits[event].append(wait)
@@ -67,6 +67,8 @@ class CpuProgram(AbstractProgram):
                 lane = lanes[step.stream]
                 position = lane.positions[index] + 1
                 lane.instructions[position] = Record(waits[step.records])
+        for lane in lanes.values():
+            lane.join()
         return [lanes[stream] for stream in sorted(lanes)]
 
     # -- a run -----------------------------------------------------------------------------
@@ -120,8 +122,7 @@ class CpuProgram(AbstractProgram):
         if self.hurt or self._changed_lanes:
             self._heal()
         for step in self._bound.set_inputs(execution.inputs):
-            lane = self._lane_of[step]
-            lane.instructions[lane.positions[step]] = self._bound.launches[step]
+            self._lane_of[step].replace(step, self._bound.launches[step])
         if len(self._lanes) > 1:
             self._tokens = list(range(len(self._lanes)))
         else:
@@ -146,8 +147,10 @@ class CpuProgram(AbstractProgram):
         self.hurt = False
         if self._changed_lanes:
             self._changed_lanes = False
-            for step, lane in self._lane_of.items():
-                lane.instructions[lane.positions[step]] = self._bound.launches[step]
+            for lane in self._lanes:
+                for step, index in lane.positions.items():
+                    lane.instructions[index] = self._bound.launches[step]
+                lane.join()
 
     def _lane_ended(self, lane: Lane, execution: Execution) -> None:
         # Each lane copies what it made, so that the copies overlap as well.
@@ -201,8 +204,8 @@ class CpuProgram(AbstractProgram):
             execution.cancelled = True
             self.hurt = True
             self._changed_lanes = True
-            for step, lane in self._lane_of.items():
-                lane.instructions[lane.positions[step]] = leave
+            for lane in self._lanes:
+                lane.run_empty()
 
     def _pass_barrier(self, node: int) -> None:
         if self._current is not None:

@@ -1,0 +1,83 @@
+"""The compiled half: ``kernels/host/call_list.c``, found, checked and called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from asyncnet_gpu.errors import message
+
+#: Set to 0, every call of NumPy goes through Python.
+SWITCH = "ASYNCNET_NATIVE"
+
+_PACKAGE = Path(__file__).resolve().parents[3]
+_FOLDERS = (_PACKAGE / "_kernels" / "host", _PACKAGE.parent / "kernels" / "host")
+
+#: ``(first word, end)`` as addresses.
+Run = Callable[[Any, Any], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The function that carries calls out, twice.
+
+    Attributes
+    ----------
+    run
+        Lets go of Python's lock meanwhile.
+    run_locked
+        Keeps it: for a list so short that another thread could not begin before it ends.
+    """
+
+    run: Run
+    run_locked: Run
+
+
+def library() -> Library | None:
+    """Return the compiled library, or None: not compiled, or switched off."""
+    return None if os.environ.get(SWITCH) == "0" else _load()[0]
+
+
+def missing() -> str:
+    """Return why there is no library, or "" if there is one."""
+    return f"{SWITCH}=0" if os.environ.get(SWITCH) == "0" else _load()[1]
+
+
+@cache
+def _load() -> tuple[Library | None, str]:
+    for folder in _FOLDERS:
+        path = folder / "call_list.so"
+        if path.is_file():
+            return _open(path)
+    return None, "call_list.so was not compiled: install with a C compiler at hand"
+
+
+def _open(path: Path) -> tuple[Library | None, str]:
+    try:
+        releasing, keeping = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+        releasing.asyncnet_source.restype = ctypes.c_char_p
+        compiled_from = releasing.asyncnet_source().decode()
+    except (OSError, AttributeError) as error:
+        return None, f"{path} cannot be loaded: {error}"
+    source = path.with_suffix(".c")
+    if compiled_from != hashlib.sha256(source.read_bytes()).hexdigest()[:16]:
+        problem = message("cpu", "call_list.so is out of date", expected=f"compiled from {source}",
+                          got="from another version of it",
+                          remedy=f"python {path.with_name('build.py')}")  # fmt: skip
+        warnings.warn(problem, RuntimeWarning, stacklevel=2)
+        return None, problem
+    return Library(_declared(releasing), _declared(keeping)), ""
+
+
+def _declared(opened: ctypes.CDLL) -> Run:
+    function = opened.asyncnet_run_calls
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    function.restype = None
+    return function

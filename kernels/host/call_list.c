@@ -1,0 +1,201 @@
+/* Carries out a list of array calls without Python: NumPy's own inner loops, one after the other.
+ *
+ * A call of NumPy from Python costs about half a microsecond, whatever it computes, and takes and
+ * lets go of Python's lock: a thread that wants to go on after a short call waits for the other
+ * threads' calls. Here the loop that NumPy would choose, its operands and its axes are known
+ * beforehand; what is left for the time of the run is to call it.
+ *
+ * A call is a few 64-bit words, one call right behind the other:
+ *
+ *     loop        address of the inner loop, or 0 for a copy
+ *     context     its first argument; unused by a copy
+ *     auxiliary   its last argument; bytes of an element of a copy
+ *     counts      operands, outer axes, dimensions, inner strides: one byte each, lowest first
+ *     staged      by operand, one byte each: bytes of an element if its rows are staged, or 0
+ *     data        address of the first element of each operand
+ *     dimensions  length of the inner axis; behind it the core dimensions of a matrix product
+ *     strides     of the inner axis by operand; behind them those of the core dimensions
+ *     shape       extent of each outer axis, outermost first
+ *     steps       for each outer axis the stride by operand
+ *
+ * Strides are in bytes. The operands of a copy are its target, its source and, where
+ * there is one, a mask.
+ *
+ * An inner loop takes some ten nanoseconds to begin. Where rows are short and only some operands keep
+ * the last outer axis from being one with the inner one (a row added to every row, a column to every
+ * column), these are staged: copied, a few rows at a time, into a buffer in which the axes are one.
+ */
+#include <stdint.h>
+#include <string.h>
+
+enum { MAX_OPERANDS = 8, MAX_AXES = 32, MAX_STAGED = 3 }; /* the same numbers stand in encode.py */
+enum { STAGE = 512 };                                     /* elements of a buffer */
+
+typedef int (*inner_loop)(void *context, char *const *data, const int64_t *dimensions,
+                          const int64_t *strides, void *auxiliary);
+
+#define STRIDED(TYPE)                                                        \
+    for (int64_t i = 0; i < n; i++, to += to_stride, from += from_stride)    \
+        *(TYPE *)to = *(const TYPE *)from;                                   \
+    break
+
+#define REPEATED(TYPE)                                                       \
+    do {                                                                     \
+        const TYPE value = *(const TYPE *)from;                              \
+        for (int64_t i = 0; i < n; i++) ((TYPE *)to)[i] = value;             \
+    } while (0);                                                             \
+    break
+
+static void copy(char *to, const char *from, int64_t n, int64_t to_stride, int64_t from_stride,
+                 int64_t item)
+{
+    if (to_stride == item && from_stride == item) {
+        memcpy(to, from, (size_t)(n * item));
+        return;
+    }
+    if (to_stride == item && from_stride == 0) {
+        switch (item) {
+        case 1: REPEATED(uint8_t);
+        case 2: REPEATED(uint16_t);
+        case 4: REPEATED(uint32_t);
+        default: REPEATED(uint64_t);
+        }
+        return;
+    }
+    switch (item) {
+    case 1: STRIDED(uint8_t);
+    case 2: STRIDED(uint16_t);
+    case 4: STRIDED(uint32_t);
+    default: STRIDED(uint64_t);
+    }
+}
+
+#define CHOSEN(TYPE)                                                                          \
+    for (int64_t i = 0; i < n; i++, to += strides[0], from += strides[1], mask += strides[2]) \
+        if (*mask) *(TYPE *)to = *(const TYPE *)from;                                         \
+    break
+
+/* Copy the elements of which the mask is true. */
+static void copy_where(char *to, const char *from, const char *mask, int64_t n,
+                       const int64_t *strides, int64_t item)
+{
+    switch (item) {
+    case 1: CHOSEN(uint8_t);
+    case 2: CHOSEN(uint16_t);
+    case 4: CHOSEN(uint32_t);
+    default: CHOSEN(uint64_t);
+    }
+}
+
+/* A call, taken apart. */
+typedef struct {
+    inner_loop loop;
+    void *context;
+    int64_t auxiliary;
+    int n_operands, n_axes;
+    uint64_t staged;
+    const int64_t *data, *dimensions, *strides, *shape, *steps, *end;
+} call;
+
+static call read_call(const int64_t *word)
+{
+    call c;
+    c.loop = (inner_loop)(intptr_t)word[0];
+    c.context = (void *)(intptr_t)word[1];
+    c.auxiliary = word[2];
+    c.n_operands = (int)(word[3] & 255);
+    c.n_axes = (int)(word[3] >> 8 & 255);
+    c.staged = (uint64_t)word[4];
+    c.data = word + 5;
+    c.dimensions = c.data + c.n_operands;
+    c.strides = c.dimensions + (word[3] >> 16 & 255);
+    c.shape = c.strides + (word[3] >> 24 & 255);
+    c.steps = c.shape + c.n_axes;
+    c.end = c.steps + c.n_axes * c.n_operands;
+    return c;
+}
+
+/* Carry out the inner axis alone. */
+static void run_inner(const call *c, char *const *at)
+{
+    char *given[MAX_OPERANDS]; /* loops may count in what they are given */
+    if (!c->loop) {
+        const int64_t n = c->dimensions[0];
+        if (c->n_operands == 2)
+            copy(at[0], at[1], n, c->strides[0], c->strides[1], c->auxiliary);
+        else
+            copy_where(at[0], at[1], at[2], n, c->strides, c->auxiliary);
+        return;
+    }
+    for (int i = 0; i < c->n_operands; i++) given[i] = at[i];
+    c->loop(c->context, given, c->dimensions, c->strides, (void *)(intptr_t)c->auxiliary);
+}
+
+/* Carry out the last outer axis and the inner one, with short rows of some operands staged. */
+static void run_rows(const call *c, char *const *at)
+{
+    uint64_t buffers[MAX_STAGED][STAGE];
+    const int64_t length = c->dimensions[0], rows = c->shape[c->n_axes - 1];
+    const int64_t *const steps = c->steps + (c->n_axes - 1) * c->n_operands;
+    const int64_t most = STAGE / length;
+
+    for (int64_t first = 0; first < rows; first += most) {
+        const int64_t n = rows - first < most ? rows - first : most, elements = n * length;
+        char *given[MAX_OPERANDS];
+        int64_t strides[MAX_OPERANDS];
+        for (int i = 0, next = 0; i < c->n_operands; i++) {
+            const int64_t item = (int64_t)(c->staged >> 8 * i & 255);
+            char *const from = at[i] + first * steps[i];
+            given[i] = from;
+            strides[i] = c->strides[i];
+            if (!item) continue;
+            given[i] = (char *)buffers[next++];
+            strides[i] = item;
+            if (first > 0 && steps[i] == 0) continue; /* the same rows as before */
+            for (int64_t row = 0; row < n; row++)
+                copy(given[i] + row * length * item, from + row * steps[i], length, item,
+                     c->strides[i], item);
+        }
+        c->loop(c->context, given, &elements, strides, (void *)(intptr_t)c->auxiliary);
+    }
+}
+
+static void run_call(const call *c)
+{
+    const int n_axes = c->n_axes - (c->staged != 0);
+    char *at[MAX_OPERANDS];
+    int64_t index[MAX_AXES];
+
+    for (int i = 0; i < c->n_operands; i++) at[i] = (char *)(intptr_t)c->data[i];
+    for (int axis = 0; axis < n_axes; axis++) index[axis] = 0;
+    for (int axis = 0; axis >= 0;) {
+        if (c->staged)
+            run_rows(c, at);
+        else
+            run_inner(c, at);
+        for (axis = n_axes - 1; axis >= 0; axis--) { /* on to the next place */
+            const int64_t *const step = c->steps + axis * c->n_operands;
+            if (++index[axis] < c->shape[axis]) {
+                for (int i = 0; i < c->n_operands; i++) at[i] += step[i];
+                break;
+            }
+            index[axis] = 0;
+            for (int i = 0; i < c->n_operands; i++) at[i] -= step[i] * (c->shape[axis] - 1);
+        }
+    }
+}
+
+/* Carry out the calls from `word` up to `end`. */
+void asyncnet_run_calls(const int64_t *word, const int64_t *end)
+{
+    while (word < end) {
+        const call c = read_call(word);
+        run_call(&c);
+        word = c.end;
+    }
+}
+
+/* Of which source this is the compiled form: the first 16 hexadecimal digits of its SHA-256. */
+#define TEXT(x) #x
+#define QUOTED(x) TEXT(x)
+const char *asyncnet_source(void) { return QUOTED(ASYNCNET_SOURCE); }
