@@ -9,8 +9,9 @@ from typing import final
 
 import numpy as np
 
-from asyncnet_gpu.backends.cpu.native.encode import Array, Calls, encode
+from asyncnet_gpu.backends.cpu.native.encode import Calls, encode
 from asyncnet_gpu.backends.cpu.native.library import Library, library
+from asyncnet_gpu.backends.cpu.native.operands import Array
 from asyncnet_gpu.ops.base import Launch
 from asyncnet_gpu.ops.strided import Launches, nothing
 

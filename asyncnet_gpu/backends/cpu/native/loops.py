@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class _CallInfo(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Addresses of an inner loop and of its first and last argument, valid as long as `owner`."""
+    """Addresses of an inner loop and of its first and last argument, valid while `owner` lives."""
 
     address: int
     context: int
@@ -47,7 +47,7 @@ class Loop:
     owner: object
 
 
-@lru_cache(maxsize=4096)
+@cache  # whose capsules keep the addresses valid: for good
 def loop_of(function: np.ufunc, dtypes: DTypes) -> Loop | None:
     """Return the loop for operands of exactly these dtypes, outputs last.
 
