@@ -213,7 +213,7 @@ def machine() -> dict[str, Any]:
     """Say where a result comes from."""
     import numpy
 
-    from asyncnet_gpu.backends.cpu.backend import usable_cores
+    from asyncnet_gpu.backends.cpu.cores import usable_cores
 
     return {
         "system": platform.system(),

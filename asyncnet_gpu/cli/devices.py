@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_info
 
-from asyncnet_gpu.backends.cpu.backend import usable_cores
+from asyncnet_gpu.backends.cpu.cores import usable_cores
 from asyncnet_gpu.cli.common import JsonOption, print_json
 
 #: How two GPUs are connected, by NVML's nearest common ancestor.

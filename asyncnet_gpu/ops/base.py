@@ -46,11 +46,14 @@ class Cost:
     gil
         True when the launch holds Python's lock while it works, so that two cannot overlap on
         the CPU.
+    interpreted
+        True when the launch is a function of somebody's, which a backend can only call from Python.
     """
 
     flops: float
     bytes: float
     gil: bool = False
+    interpreted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,8 @@ def _reference_kernel(ins: Arrays, attrs: Attrs) -> tuple[Any, ...]:
 def _cost(ins: Specs, outs: Specs, attrs: Attrs) -> Cost:
     # Nothing is known about the user's code: a few operations per element, lock released.
     moved = sum(s.nbytes for s in ins) + sum(s.nbytes for s in outs)
-    return Cost(flops=8.0 * sum(s.size for s in outs), bytes=float(2 * moved))
+    flops = 8.0 * sum(s.size for s in outs)
+    return Cost(flops=flops, bytes=float(2 * moved), interpreted=True)
 
 
 OPS = (

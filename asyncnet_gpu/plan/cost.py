@@ -30,6 +30,12 @@ class DeviceModel:
     threads
         Whether streams are threads of this process: steps that hold Python's lock (`Cost.gil`)
         then exclude one another.
+    shortest_unlocked_s
+        With `threads`: a step in Python that takes less lets nobody else have Python's lock, as a
+        waiting thread needs longer to wake up.
+    interprets
+        With `threads`: whether all steps are carried out from Python, not only those whose operator
+        says so (`Cost.interpreted`).
     replay_launch_s
         Host time of one step in a replay of a recorded graph; None where nothing is recorded.
     """
@@ -42,6 +48,8 @@ class DeviceModel:
     copy_bytes_per_s: float
     lanes: int
     threads: bool = False
+    shortest_unlocked_s: float = 0.0
+    interprets: bool = True
     replay_launch_s: float | None = None
 
     def seconds(self, cost: Cost) -> float:
@@ -52,10 +60,12 @@ class DeviceModel:
         """Whether no other thread gets anything done while a step runs: modelled, or `seconds`.
 
         An operator may hold Python's lock all the time. One that lets go of it for less time than
-        a waiting thread takes to wake up (`handoff_s`) has it back before the other one runs.
+        a waiting thread takes to wake up has it back before the other one runs.
         """
+        if not self.threads or cost.gil:
+            return self.threads
         took_s = self.seconds(cost) if seconds is None else seconds
-        return self.threads and (cost.gil or took_s < self.handoff_s)
+        return (self.interprets or cost.interpreted) and took_s < self.shortest_unlocked_s
 
     def for_mode(self, mode: str) -> DeviceModel:
         """Return the rates of a mode: a recorded graph costs the host less per step."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncnet_gpu as ag
-from asyncnet_gpu.backends.cpu.backend import usable_cores
+from asyncnet_gpu.backends.cpu.cores import usable_cores
 
 from ..harness import QuietRounds, Timing, interleave, pinned_threads
 from ..nets.workload import Workload

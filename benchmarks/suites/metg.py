@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.backends.cpu.backend import usable_cores
+from asyncnet_gpu.backends.cpu.cores import usable_cores
 
 from ..harness import interleave, pinned_threads
 from ..nets.taskbench import build, task, tasks_by_inputs

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import asyncnet_gpu as ag
-from asyncnet_gpu.backends.cpu.backend import usable_cores
+from asyncnet_gpu.backends.cpu.cores import usable_cores
 
 from ..harness import QuietRounds, interleave, paired_ratio
 from ..nets.small import chain_net

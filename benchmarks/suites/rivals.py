@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asyncnet_gpu.backends.cpu.backend import usable_cores
+from asyncnet_gpu.backends.cpu.cores import usable_cores
 
 from ..nets.workload import Workload
 from .candidate import Candidate, NotHereError, Outputs

@@ -9,7 +9,7 @@
  *
  *     loop        address of the inner loop, or 0 for a copy
  *     context     its first argument; unused by a copy
- *     auxiliary   its last argument; bytes of an element of a copy
+ *     auxiliary   its last argument; bytes of an element of a copy; what to do with an event
  *     counts      operands, outer axes, dimensions, inner strides: one byte each, lowest first
  *     staged      by operand, one byte each: bytes of an element if its rows are staged, or 0
  *     data        address of the first element of each operand
@@ -21,12 +21,22 @@
  * Strides are in bytes. The operands of a copy are its target, its source and, where
  * there is one, a mask.
  *
+ * Streams that are threads meet at events: a call without loop and operands records one or waits for
+ * one, whose address is its only dimension. An event is recorded when it holds the number of the run.
+ *
  * An inner loop takes some ten nanoseconds to begin. Where rows are short and only some operands keep
  * the last outer axis from being one with the inner one (a row added to every row, a column to every
  * column), these are staged: copied, a few rows at a time, into a buffer in which the axes are one.
  */
+#define _GNU_SOURCE /* syscall */
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
+#ifdef __linux__
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 enum { MAX_OPERANDS = 8, MAX_AXES = 32, MAX_STAGED = 3 }; /* the same numbers stand in encode.py */
 enum { STAGE = 512 };                                     /* elements of a buffer */
@@ -185,14 +195,111 @@ static void run_call(const call *c)
     }
 }
 
-/* Carry out the calls from `word` up to `end`. */
-void asyncnet_run_calls(const int64_t *word, const int64_t *end)
+enum { RECORD = 1, WAIT = 2 };            /* the same numbers stand in encode.py */
+enum { DONE = 0, LEFT = 1, STUCK = 2 };   /* and these in library.py */
+enum { LEAVE_AT_WAIT = 1, LEAVE_NOW = 2 }; /* and these in events.py, with this struct */
+typedef struct {
+    int32_t run;      /* number of the run under way */
+    int32_t stop;     /* 0, or when to leave the list */
+    int32_t sleepers; /* threads that sleep until an event is recorded */
+    int32_t unused;
+    int64_t spin_ns;  /* how long a thread watches an event before it sleeps */
+    int64_t limit_ns; /* how long a thread waits for an event at most */
+} run_state;
+
+#define SLICE_NS 10000000 /* a sleeper looks around so often, lest it miss that it should leave */
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void breathe(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Sleep until the event is recorded, though not longer than a slice. */
+static void sleep_on(const int32_t *event, int32_t seen)
+{
+#ifdef __linux__
+    const struct timespec slice = {0, SLICE_NS};
+    syscall(SYS_futex, event, FUTEX_WAIT_PRIVATE, seen, &slice, NULL, 0);
+#else
+    const struct timespec slice = {0, 50000};
+    (void)event, (void)seen;
+    nanosleep(&slice, NULL);
+#endif
+}
+
+static void record(int32_t *event, run_state *state)
+{
+    __atomic_store_n(event, state->run, __ATOMIC_SEQ_CST);
+#ifdef __linux__
+    /* A waiter counts itself before it looks at the event for the last time: either it sees the
+       event, or we see the waiter. */
+    if (__atomic_load_n(&state->sleepers, __ATOMIC_SEQ_CST))
+        syscall(SYS_futex, event, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+#endif
+}
+
+static int wait_for(const int32_t *event, run_state *state)
+{
+    const int64_t began = now_ns();
+    int result = DONE;
+    do {
+        for (int i = 0; i < 64; i++) {
+            if (__atomic_load_n(event, __ATOMIC_ACQUIRE) == state->run) return DONE;
+            breathe();
+        }
+    } while (now_ns() - began < state->spin_ns);
+    __atomic_add_fetch(&state->sleepers, 1, __ATOMIC_SEQ_CST);
+    for (;;) {
+        const int32_t seen = __atomic_load_n(event, __ATOMIC_SEQ_CST);
+        if (seen == state->run) break;
+        if (__atomic_load_n(&state->stop, __ATOMIC_RELAXED) == LEAVE_NOW) {
+            result = LEFT;
+            break;
+        }
+        if (now_ns() - began > state->limit_ns) {
+            result = STUCK;
+            break;
+        }
+        sleep_on(event, seen);
+    }
+    __atomic_sub_fetch(&state->sleepers, 1, __ATOMIC_SEQ_CST);
+    return result;
+}
+
+/* Carry out the calls from `word` up to `end`; `progress` always holds the address of the one under
+ * way. Without a state there are no events, and nobody to leave for. */
+int asyncnet_run_calls(const int64_t *word, const int64_t *end, run_state *state, int64_t *progress)
 {
     while (word < end) {
         const call c = read_call(word);
-        run_call(&c);
+        if (state) {
+            const int stop = __atomic_load_n(&state->stop, __ATOMIC_RELAXED);
+            __atomic_store_n(progress, (int64_t)(intptr_t)word, __ATOMIC_RELAXED);
+            if (stop == LEAVE_NOW) return LEFT;
+        }
+        if (c.n_operands > 0) {
+            run_call(&c);
+        } else if (c.auxiliary == RECORD) {
+            record((int32_t *)(intptr_t)c.dimensions[0], state);
+        } else {
+            const int result = wait_for((const int32_t *)(intptr_t)c.dimensions[0], state);
+            if (result != DONE) return result;
+            if (__atomic_load_n(&state->stop, __ATOMIC_RELAXED)) return LEFT;
+        }
         word = c.end;
     }
+    return DONE;
 }
 
 /* Of which source this is the compiled form: the first 16 hexadecimal digits of its SHA-256. */

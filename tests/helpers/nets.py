@@ -15,7 +15,9 @@ from asyncnet_gpu.specs import spec
 #: Cheap events, eight lanes.
 CUDA_LIKE = DeviceModel(10e12, 1e12, 1.5e-6, 3e-6, 1.5e-6, 50e9, 8)
 #: A hand-over is a thread switch.
-CPU_LIKE = DeviceModel(30e9, 6e9, 1e-6, 1e-6, 60e-6, 6e9, 2, threads=True)
+CPU_LIKE = DeviceModel(
+    30e9, 6e9, 1e-6, 1e-6, 60e-6, 6e9, 2, threads=True, shortest_unlocked_s=60e-6
+)
 
 
 def _infer_mix(ins: Specs, attrs: Attrs) -> Specs:

@@ -44,6 +44,15 @@ def test_locks_until_a_step_is_as_long_as_a_hand_over() -> None:
     assert not replace(MODEL, threads=False).locks(just_below)
 
 
+def test_where_launches_need_no_python_only_those_that_do_lock() -> None:
+    native = replace(MODEL, interprets=False)
+    short = Cost(flops=0.0, bytes=MODEL.bytes_per_s * 0.5 * MODEL.shortest_unlocked_s)
+    assert not native.locks(short)
+    assert native.locks(replace(short, interpreted=True))
+    assert native.locks(replace(short, gil=True))
+    assert not native.locks(replace(short, interpreted=True), seconds=1.0)
+
+
 def test_short_branches_share_a_stream_and_long_ones_do_not() -> None:
     # An exp of n floats moves 8 n bytes.
     at_handoff = int(MODEL.bytes_per_s * MODEL.handoff_s / 8)

@@ -30,7 +30,9 @@ from asyncnet_gpu.timeline import Timeline
 
 MILLION = (1 << 20,)
 QUARTER = (1 << 18,)
-CPU = DeviceModel(30e9, 6e9, 1e-6, 1e-6, 60e-6, 6e9, lanes=2, threads=True)
+CPU = DeviceModel(
+    30e9, 6e9, 1e-6, 1e-6, 60e-6, 6e9, lanes=2, threads=True, shortest_unlocked_s=60e-6
+)
 
 
 def branches(

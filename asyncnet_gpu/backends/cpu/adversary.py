@@ -11,13 +11,13 @@ import random
 from collections.abc import Sequence
 
 from asyncnet_gpu.backends.base import Execution
-from asyncnet_gpu.backends.cpu.lanes import Lane, Wait
+from asyncnet_gpu.backends.cpu.lanes import Lane
 from asyncnet_gpu.errors import InternalError
 
 
 def _can_go(lane: Lane, position: int) -> bool:
-    instruction = lane.instructions[position]
-    return not isinstance(instruction, Wait) or not instruction.lock.locked()
+    ready = lane.ready.get(position)
+    return ready is None or ready()
 
 
 def _pick(ready: list[int], last: int, victim: int, policy: int, rng: random.Random) -> int:

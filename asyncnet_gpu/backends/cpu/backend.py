@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import numpy as np
 
 from asyncnet_gpu.backends.base import AbstractBackend, AbstractProgram, ProgramOptions
+from asyncnet_gpu.backends.cpu.cores import usable_cores
 from asyncnet_gpu.backends.cpu.memory import byte_array, bytes_of
+from asyncnet_gpu.backends.cpu.native.library import library
 from asyncnet_gpu.backends.cpu.program import CpuProgram
 from asyncnet_gpu.errors import ShapeError, message
 from asyncnet_gpu.graph import PERSISTENT_KINDS
@@ -18,20 +19,14 @@ from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.specs import TensorSpec
 
 #: One core: sustained single-precision arithmetic, memory traffic, and the price of a launch and
-#: of waking a thread, which Python's lock makes high (40-80 microseconds).
+#: of an event between threads. Where each call goes through Python, a thread has to be woken for it
+#: and gets Python's lock (40-80 microseconds); in lists of calls it watches a flag.
 _FLOPS_PER_S = 30e9
 _BYTES_PER_S = 6e9
 _LAUNCH_S = 1e-6
 _HANDOFF_S = 60e-6
+_FLAG_HANDOFF_S = 10e-6
 _ALIGNMENT = 64  # a cache line, and the widest vector
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return os.cpu_count() or 1
 
 
 @final
@@ -51,15 +46,18 @@ class CpuBackend(AbstractBackend):
 
     def model(self) -> DeviceModel:
         """Rates of one core."""
+        by_flags = library() is not None
         return DeviceModel(
             flops_per_s=_FLOPS_PER_S,
             bytes_per_s=_BYTES_PER_S,
             launch_s=_LAUNCH_S,
             fixed_s=_LAUNCH_S,
-            handoff_s=_HANDOFF_S,
+            handoff_s=_FLAG_HANDOFF_S if by_flags else _HANDOFF_S,
             copy_bytes_per_s=_BYTES_PER_S,
             lanes=usable_cores(),
             threads=True,
+            shortest_unlocked_s=_HANDOFF_S,
+            interprets=not by_flags,
         )
 
     def alignment(self) -> int:
@@ -67,7 +65,7 @@ class CpuBackend(AbstractBackend):
         return _ALIGNMENT
 
     def adopt(self, value: object, spec: TensorSpec, device: int) -> Any:
-        """Return `value` as a contiguous NumPy array, sharing memory where it can."""
+        """Return `value` as a contiguous, aligned NumPy array, sharing memory where it can."""
         array = _as_numpy(value, spec)
         if array.shape != spec.shape or array.dtype != spec.dtype:
             raise ShapeError(
@@ -78,9 +76,9 @@ class CpuBackend(AbstractBackend):
                     "the net for this shape.",
                 )
             )  # fmt: skip
-        if array.flags.c_contiguous:
+        if array.flags.c_contiguous and array.flags.aligned:
             return array  # itself, not a view: steps bound to it stay bound
-        return np.ascontiguousarray(array).reshape(spec.shape)
+        return np.require(array, requirements=["C", "A"]).reshape(spec.shape)
 
     def to_numpy(self, array: Any) -> Any:
         """Return the array itself."""

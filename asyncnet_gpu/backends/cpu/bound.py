@@ -18,16 +18,13 @@ from asyncnet_gpu.backends.base import cannot_bind
 from asyncnet_gpu.backends.cpu.memory import Array, blob_array, byte_array, bytes_of
 from asyncnet_gpu.backends.cpu.native.calls import Addresses, CallList, native, written
 from asyncnet_gpu.backends.cpu.native.encode import Calls
-from asyncnet_gpu.backends.cpu.native.library import Library, library
+from asyncnet_gpu.backends.cpu.native.library import library
 from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.ops.base import Launch
 from asyncnet_gpu.plan.types import Plan, Step
 
 #: Inputs up to this size are copied: 64 KiB take about 4 us, binding one step again 5 to 100.
 LARGEST_STAGED_BYTES = 1 << 16
-
-#: A list is not made longer than this, so that a run can be cancelled or interrupted meanwhile.
-_LONGEST_LIST_S = 2e-3
 
 _POISON = 0xFF  # all bits set is NaN for floats and an unlikely value for the rest
 
@@ -54,8 +51,7 @@ class BoundPlan:
         self.arrays: dict[str, Array] = {}
         self._bound_inputs: dict[str, Array] = {}
         self._addresses: dict[str, list[Addresses]] = {}
-        #: For the first of several steps in one list: how many they are, and their one launch.
-        self.joined: dict[int, tuple[int, Launch]] = {}
+        self._stand_ins: dict[str, Array] = {}
         self._index_inputs()
         self._outputs_of = self._index_outputs()
         for name, blob in plan.graph.blobs.items():
@@ -63,74 +59,36 @@ class BoundPlan:
                 self.arrays[name] = self._place(name)
         for name, buffer in self._staged.items():
             self._see(name, buffer)
-        self.launches: list[Launch] = self._bind_all()
+        self.launches = self._bind_all()
 
-    def _bind_all(self) -> list[Launch]:
-        """Bind every step: as part of a list of calls, or else as what its operator returns."""
-        functions = library()
-        if functions is None:
+    def _bind_all(self) -> list[Launch | Calls]:
+        """Bind every step: written down as calls, or else as what its operator returns."""
+        if library() is None:
             return [
                 self._bind(i) if self._inputs_there(step) else _not_bound
                 for i, step in enumerate(self.plan.steps)
             ]
-        large = {
-            name: byte_array(self.plan.graph.blobs[name].spec.nbytes)
-            for name in self._steps_of
-            if name not in self._staged
-        }
         there = [self._inputs_there(step) for step in self.plan.steps]
-        for name, buffer in large.items():
-            self._see(name, buffer)  # an address to write down; nobody reads what stands there
-        launches = [self._bind(i) for i in range(len(self.plan.steps))]
-        calls = [written(launch) for launch in launches]
-        for i, found in enumerate(calls):
-            if found is None:
-                launches[i] = native(launches[i]) if there[i] else _not_bound
-        for group in self._groups(calls):
-            self._write(group, [c for i in group if (c := calls[i])], launches, functions, large)
-        written_down = {i for i, found in enumerate(calls) if found is not None}
-        for name in large:
-            self._steps_of[name] = [i for i in self._steps_of[name] if i not in written_down]
+        for name in self._steps_of.keys() - self._staged.keys():
+            # An address to write down; nobody reads what stands there.
+            self._stand_ins[name] = byte_array(self.plan.graph.blobs[name].spec.nbytes)
+            self._see(name, self._stand_ins[name])
+        launches: list[Launch | Calls] = []
+        for i in range(len(self.plan.steps)):
+            launch = self._bind(i)
+            calls = written(launch)
+            launches.append(calls or (native(launch) if there[i] else _not_bound))
+        for name in self._stand_ins:
+            steps = self._steps_of[name]
+            self._steps_of[name] = [i for i in steps if not isinstance(launches[i], Calls)]
         return launches
 
-    def _groups(self, calls: Sequence[Calls | None]) -> list[list[int]]:
-        """Find the steps, in order, that one list may carry out: of a stream, no event between."""
-        groups: list[list[int]] = []
-        seconds: dict[int, float] = {}
-        last: dict[int, list[int]] = {}  # by stream, the group that its next step may join
-        for i, step in enumerate(self.plan.steps):
-            found, group = calls[i], last.get(step.stream)
-            if found is None:
-                last.pop(step.stream, None)
-                continue
-            if group is None or step.waits or seconds[step.stream] > _LONGEST_LIST_S:
-                group = last[step.stream] = []
-                groups.append(group)
-                seconds[step.stream] = 0.0
-            group.append(i)
-            seconds[step.stream] += found.seconds
-            if step.records is not None:
-                del last[step.stream]
-        return groups
-
-    def _write(
-        self, group: Sequence[int], calls: Sequence[Calls], launches: list[Launch],
-        functions: Library, large: Mapping[str, Array],
-    ) -> None:  # fmt: skip
-        """Make a list of the calls of some steps, and launches of it for each and for all."""
-        whole = Calls()
-        ends = [0]
-        for found in calls:
-            whole.append(found)
-            ends.append(len(whole.words))
-        made = CallList(whole, functions)
-        for i, found, first, end in zip(group, calls, ends[:-1], ends[1:], strict=True):
-            launches[i] = made.part(first, end, found.seconds)
-        if len(group) > 1:
-            self.joined[group[0]] = len(group), made.part(0, ends[-1], whole.seconds)
-        for name, buffer in large.items():
-            if not set(group).isdisjoint(self._steps_of[name]):
-                self._addresses.setdefault(name, []).append(made.addresses_within(buffer))
+    def point_at_inputs(self, lists: Sequence[CallList]) -> None:
+        """Find in the lists made of the launches what `set_inputs` has to point at an input."""
+        for name, buffer in self._stand_ins.items():
+            found = [calls.addresses_within(buffer) for calls in lists]
+            self._addresses[name] = [addresses for addresses in found if addresses.places.size]
+        self._stand_ins = {}
 
     def _see(self, name: str, buffer: Array) -> None:
         """Let an input and its views be seen in a buffer."""
@@ -189,8 +147,8 @@ class BoundPlan:
         except Exception as error:  # whatever NumPy raises: say of which node
             raise cannot_bind(node, error) from error
 
-    def set_inputs(self, inputs: Mapping[str, Array]) -> list[int]:
-        """Take the arrays of the next run; return the steps whose launch has changed."""
+    def set_inputs(self, inputs: Mapping[str, Array]) -> list[tuple[int, Launch]]:
+        """Take the arrays of the next run; return the steps that have another launch now."""
         changed = []
         for name, array in inputs.items():
             staged = self._staged.get(name)
@@ -209,9 +167,7 @@ class BoundPlan:
             for addresses in self._addresses.get(name, ()):
                 addresses.move(buffer.ctypes.data)
             steps.update(self._steps_of[name])
-        for index in steps:
-            self.launches[index] = self._bind(index)
-        return list(steps)
+        return [(index, self._bind(index)) for index in steps]
 
     def outputs(self, copied: Mapping[str, Array]) -> dict[str, Array]:
         """Return fresh copies of the output blobs: the next run overwrites the slot's own.

@@ -1,25 +1,33 @@
-"""A stream on the CPU: a list of instructions that one thread works off, and its events.
+"""A stream on the CPU: a list of instructions that one thread works off.
 
 The loop over a lane is ``for instruction in instructions: instruction()`` and nothing else: no
 test for errors, cancelling or tracing. Whatever is unusual replaces instructions or raises, and
-leaves the fast loop for a slow one, which goes on from where the iterator stood. Launches that
-follow one another without an event between them may be one instruction of the fast loop; the slow
-one has an instruction for each.
+leaves the fast loop for a slow one, which goes on from where the fast one stood. Instructions that
+are written down as calls and follow one another are a single one in the fast loop; the slow loop
+has an instruction for each.
 """
 
 from __future__ import annotations
 
-import _thread
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, final
 
+import numpy as np
+
 from asyncnet_gpu.backends.base import Execution
+from asyncnet_gpu.backends.cpu.events import FlagEvents, Side
+from asyncnet_gpu.backends.cpu.native.calls import CallList
+from asyncnet_gpu.backends.cpu.native.encode import Calls
+from asyncnet_gpu.backends.cpu.native.library import DrainError, Library, StuckError
 from asyncnet_gpu.backends.cpu.recording import LaneRecorder
 
 Instruction = Callable[[], object]
+
+#: A list is not made longer than this, so that the thread looks at signals now and then.
+_LONGEST_LIST_S = 20e-3
 
 
 class Kind(Enum):
@@ -30,19 +38,10 @@ class Kind(Enum):
     RECORD = "record"
 
 
-class DrainError(Exception):
-    """Leaves the fast loop: something failed or was cancelled elsewhere."""
-
-
-class StuckError(Exception):
-    """An event was not recorded within the limit: a step of another lane hangs."""
-
-
 class Shared(Protocol):
     """What lanes of one program share."""
 
     lost: set[int]
-    hurt: bool
 
     def step_failed(self, execution: Execution, step: int, error: BaseException) -> None:
         """Note an error and the steps that are lost with it."""
@@ -54,42 +53,19 @@ def leave() -> None:
 
 
 @final
-class Wait:
-    """Wait of one step for one event: a lock that the recorder opens and this wait closes again.
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """What a run works off: instructions, and for each the index of the first that it stands for.
 
-    A lock of its own for each waiting step makes an event reset itself: after a run every lock is
-    closed as before it.
+    Attributes
+    ----------
+    lists
+        By place in `instructions`, the list of calls that it is.
     """
 
-    __slots__ = ("_limit_s", "_shared", "lock")
-
-    def __init__(self, shared: Shared, limit_s: float) -> None:
-        self.lock = _thread.allocate_lock()
-        self.lock.acquire()
-        self._shared = shared
-        self._limit_s = limit_s
-
-    def __call__(self) -> None:
-        """Block until the event is recorded; leave the fast loop if something failed."""
-        if not self.lock.acquire(True, self._limit_s):
-            raise StuckError
-        if self._shared.hurt:
-            raise DrainError
-
-
-@final
-class Record:
-    """Opens the locks of all steps that wait for an event."""
-
-    __slots__ = ("_locks",)
-
-    def __init__(self, waits: list[Wait]) -> None:
-        self._locks = [wait.lock for wait in waits]
-
-    def __call__(self) -> None:
-        """Record the event."""
-        for lock in self._locks:
-            lock.release()
+    instructions: list[Instruction]
+    firsts: Sequence[int]
+    lists: dict[int, CallList]
 
 
 @final
@@ -101,65 +77,100 @@ class Lane:
     ----------
     stream
         Id in the plan.
-    joined
-        What the fast loop calls instead: for some first steps, how many launches from there on one
-        instruction carries out, and that instruction.
     instructions, meaning
         Parallel lists: what to call, and its kind and step.
     positions
         Step to index of its launch.
+    ready
+        By index of a wait, whether it would end at once.
     under_way
-        The loop of the last run: its iterator, which knows how far it has come, and for each of its
-        instructions the index of the first in `instructions` that it carries out.
+        The last loop and its iterator, which knows how far it has come.
     recorder
         Times of the last traced run.
     """
 
     stream: int
     shared: Shared
-    joined: Mapping[int, tuple[int, Instruction]] = field(default_factory=dict)
     instructions: list[Instruction] = field(default_factory=list)
     meaning: list[tuple[Kind, int]] = field(default_factory=list)
     positions: dict[int, int] = field(default_factory=dict)
-    under_way: tuple[Iterator[Instruction], Sequence[int]] | None = None
+    ready: dict[int, Callable[[], bool]] = field(default_factory=dict)
+    under_way: tuple[Iterator[Instruction], _Loop] | None = None
     recorder: LaneRecorder | None = None
-    _fast: list[Instruction] = field(default_factory=list)
-    _firsts: list[int] = field(default_factory=list)
+    _sides: list[Side] = field(default_factory=list)
+    _fast: _Loop = field(default_factory=lambda: _Loop([], [], {}))
+    _intact: tuple[list[Instruction], list[Instruction]] = field(default_factory=lambda: ([], []))
+    _progress: np.ndarray[tuple[int], np.dtype[np.int64]] = field(
+        default_factory=lambda: np.zeros(1, np.int64)
+    )
 
-    def add(self, kind: Kind, step: int, instruction: Instruction) -> None:
-        """Append an instruction."""
+    def add(
+        self, kind: Kind, step: int, side: Side, ready: Callable[[], bool] | None = None
+    ) -> None:
+        """Append an instruction; `close` ends the lane."""
+        index = len(self._sides)
         if kind is Kind.RUN:
-            self.positions[step] = len(self.instructions)
-        self.instructions.append(instruction)
+            self.positions[step] = index
+        if ready is not None:
+            self.ready[index] = ready
+        self._sides.append(side)
         self.meaning.append((kind, step))
 
-    def replace(self, step: int, launch: Instruction) -> None:
-        """Let another launch stand for a step that no other is joined with."""
-        index = self.positions[step]
-        self.instructions[index] = launch
-        if self._fast:
-            self._fast[bisect_right(self._firsts, index) - 1] = launch
+    def close(self, library: Library | None, events: object) -> list[CallList]:
+        """Make the instructions; return the lists of calls among them."""
+        state = events.state if isinstance(events, FlagEvents) else None
+        fast = _Loop([], firsts := [], {})
+        for first, sides in self._runs():
+            firsts.append(first)
+            if not library or not isinstance(sides[0], Calls):
+                assert callable(sides[0])
+                self.instructions.append(sides[0])
+                fast.instructions.append(sides[0])
+                continue
+            calls = [side for side in sides if isinstance(side, Calls)]
+            made = CallList(calls, library, state, self._progress.ctypes.data)
+            self.instructions += [made.part(i) for i in range(len(calls))]
+            fast.lists[len(fast.instructions)] = made
+            fast.instructions.append(made.whole())
+        self._fast, self._sides = fast, []
+        self._intact = list(self.instructions), list(fast.instructions)
+        return list(fast.lists.values())
 
-    def join(self) -> None:
-        """Make the list of the fast loop anew, once all instructions are there."""
-        self._fast, self._firsts = [], []
+    def _runs(self) -> Iterator[tuple[int, list[Side]]]:
+        """Yield, with the index of its first, what is one instruction of the fast loop."""
         index = 0
-        while index < len(self.instructions):
-            kind, step = self.meaning[index]
-            n, instruction = 1, self.instructions[index]
-            if kind is Kind.RUN and step in self.joined:
-                n, instruction = self.joined[step]
-            self._fast.append(instruction)
-            self._firsts.append(index)
-            index += n
+        while index < len(self._sides):
+            first, seconds = index, 0.0
+            group: list[Side] = []
+            while index < len(self._sides) and seconds < _LONGEST_LIST_S:
+                side = self._sides[index]
+                if group and not isinstance(side, Calls):
+                    break
+                group.append(side)
+                index += 1
+                if not isinstance(side, Calls):
+                    break
+                seconds += side.seconds
+            yield first, group
+
+    def replace(self, step: int, launch: Instruction) -> None:
+        """Let another launch stand for a step that is in no list."""
+        index = self.positions[step]
+        place = bisect_right(self._fast.firsts, index) - 1
+        self.instructions[index] = self._intact[0][index] = launch
+        self._fast.instructions[place] = self._intact[1][place] = launch
 
     def run_empty(self) -> None:
         """Replace every launch, so that whoever works this lane off leaves the fast loop."""
         for index in self.positions.values():
             self.instructions[index] = leave
-        for place, index in enumerate(self._firsts):
-            if self.meaning[index][0] is Kind.RUN:
-                self._fast[place] = leave
+        for place, index in enumerate(self._fast.firsts):
+            if place in self._fast.lists or self.meaning[index][0] is Kind.RUN:
+                self._fast.instructions[place] = leave
+
+    def restore(self) -> None:
+        """Undo `run_empty`."""
+        self.instructions[:], self._fast.instructions[:] = self._intact
 
     def run(self, execution: Execution) -> bool:
         """Work the lane off in this thread; errors go into `execution`, nothing is raised.
@@ -169,8 +180,8 @@ class Lane:
         if execution.slices is not None:
             self.recorder = LaneRecorder(execution)
             return self._run_from(0, execution, self.recorder)
-        cursor = iter(self._fast)
-        self.under_way = cursor, self._firsts
+        cursor = iter(self._fast.instructions)
+        self.under_way = cursor, self._fast
         try:
             for instruction in cursor:
                 instruction()
@@ -184,15 +195,16 @@ class Lane:
 
     @property
     def position(self) -> int:
-        """Index of the instruction under way; the length of the lane when it has ended.
-
-        Of launches that are one in the fast loop, the first.
-        """
+        """Index of the instruction under way; the length of the lane when it has ended."""
         if self.under_way is None:
             return len(self.instructions)
-        cursor, firsts = self.under_way
+        cursor, loop = self.under_way
         left = int(cursor.__length_hint__())  # type: ignore[attr-defined]
-        return firsts[len(firsts) - left - 1] if firsts else 0
+        place = len(loop.instructions) - left - 1
+        if place < 0:
+            return 0
+        calls = loop.lists.get(place)
+        return loop.firsts[place] + (calls.item_at(int(self._progress[0])) if calls else 0)
 
     def note(self, execution: Execution, index: int, error: BaseException) -> None:
         """Keep the error of an instruction; leaving the fast loop is none."""
@@ -207,7 +219,7 @@ class Lane:
     def _run_from(self, start: int, execution: Execution, recorder: LaneRecorder | None) -> bool:
         """The slow loop: signal everything, run what is not lost, note times when asked."""
         cursor = iter(self.instructions)
-        self.under_way = cursor, range(len(self.instructions))
+        self.under_way = cursor, _Loop(self.instructions, range(len(self.instructions)), {})
         for _ in range(start):
             next(cursor)
         for index, instruction in enumerate(cursor, start):

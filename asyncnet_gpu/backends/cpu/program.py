@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _thread
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +13,10 @@ from asyncnet_gpu.backends.base import AbstractProgram, Execution, ProgramOption
 from asyncnet_gpu.backends.cpu.adversary import run_adversarially
 from asyncnet_gpu.backends.cpu.blas import GOVERNOR
 from asyncnet_gpu.backends.cpu.bound import BoundPlan
-from asyncnet_gpu.backends.cpu.lanes import Kind, Lane, Record, Wait
+from asyncnet_gpu.backends.cpu.cores import usable_cores
+from asyncnet_gpu.backends.cpu.events import Events, FlagEvents, LockEvents
+from asyncnet_gpu.backends.cpu.lanes import Kind, Lane
+from asyncnet_gpu.backends.cpu.native.library import Library, library
 from asyncnet_gpu.backends.cpu.numpy_state import new_context, set_up
 from asyncnet_gpu.errors import DeviceError, message
 from asyncnet_gpu.plan.types import Plan
@@ -42,34 +44,31 @@ class CpuProgram(AbstractProgram):
         self._runs = 0
         self._context = new_context()
         self._bound = BoundPlan(plan, values, self._pass_barrier)
-        self._waits: list[Wait] = []
-        self._lanes = self._build_lanes()
+        functions = library()
+        if functions is None:
+            self._events: Events = LockEvents(plan.n_events, options.timeout_s)
+        else:
+            spin = sum(stream.kind == "compute" for stream in plan.streams) <= usable_cores()
+            self._events = FlagEvents(plan.n_events, options.timeout_s, spin=spin)
+        self._lanes = self._build_lanes(functions)
         self._lane_of = {step: lane for lane in self._lanes for step in lane.positions}
 
-    def _build_lanes(self) -> list[Lane]:
-        plan = self.plan
+    def _build_lanes(self, functions: Library | None) -> list[Lane]:
         lanes: dict[int, Lane] = {}
-        waits: dict[int, list[Wait]] = {event: [] for event in range(plan.n_events)}
-        for index, step in enumerate(plan.steps):
-            lane = lanes.setdefault(step.stream, Lane(step.stream, self, self._bound.joined))
+        for index, step in enumerate(self.plan.steps):
+            lane = lanes.setdefault(step.stream, Lane(step.stream, self))
             for event in step.waits:
-                wait = Wait(self, self.options.timeout_s)
-                waits[event].append(wait)
-                self._waits.append(wait)
                 # Order: this step may not start before the step of another lane that recorded
                 # the event has finished (the plan knows the blob or the bytes they share).
-                lane.add(Kind.WAIT, index, wait)
+                lane.add(Kind.WAIT, index, *self._events.wait(event))
             lane.add(Kind.RUN, index, self._bound.launches[index])
             if step.records is not None:
-                lane.add(Kind.RECORD, index, lambda: None)
-        for index, step in enumerate(plan.steps):
-            if step.records is not None:
-                lane = lanes[step.stream]
-                position = lane.positions[index] + 1
-                lane.instructions[position] = Record(waits[step.records])
-        for lane in lanes.values():
-            lane.join()
-        return [lanes[stream] for stream in sorted(lanes)]
+                lane.add(Kind.RECORD, index, self._events.record(step.records))
+        made = [lanes[stream] for stream in sorted(lanes)]
+        self._bound.point_at_inputs(
+            [calls for lane in made for calls in lane.close(functions, self._events)]
+        )
+        return made
 
     # -- a run -----------------------------------------------------------------------------
 
@@ -121,8 +120,9 @@ class CpuProgram(AbstractProgram):
         self._runs += 1
         if self.hurt or self._changed_lanes:
             self._heal()
-        for step in self._bound.set_inputs(execution.inputs):
-            self._lane_of[step].replace(step, self._bound.launches[step])
+        self._events.begin()
+        for step, launch in self._bound.set_inputs(execution.inputs):
+            self._lane_of[step].replace(step, launch)
         if len(self._lanes) > 1:
             self._tokens = list(range(len(self._lanes)))
         else:
@@ -148,9 +148,7 @@ class CpuProgram(AbstractProgram):
         if self._changed_lanes:
             self._changed_lanes = False
             for lane in self._lanes:
-                for step, index in lane.positions.items():
-                    lane.instructions[index] = self._bound.launches[step]
-                lane.join()
+                lane.restore()
 
     def _lane_ended(self, lane: Lane, execution: Execution) -> None:
         # Each lane copies what it made, so that the copies overlap as well.
@@ -195,6 +193,7 @@ class CpuProgram(AbstractProgram):
             execution.fail(step, error)
             self.lost |= lost
             self.hurt = True
+            self._events.leave(now=False)
 
     def cancel(self, execution: Execution) -> None:
         """Replace every launch that has not begun, so that the lanes run empty."""
@@ -204,6 +203,7 @@ class CpuProgram(AbstractProgram):
             execution.cancelled = True
             self.hurt = True
             self._changed_lanes = True
+            self._events.leave(now=True)
             for lane in self._lanes:
                 lane.run_empty()
 
@@ -251,9 +251,7 @@ class CpuProgram(AbstractProgram):
             self._current = None
         for worker in self._workers.values():
             worker.stop()
-        for wait in self._waits:
-            with contextlib.suppress(RuntimeError):  # open already
-                wait.lock.release()  # whoever waits for the hanging step goes home
+        self._events.give_up()  # whoever waits for the hanging step goes home
         self._lift_limit()
 
 

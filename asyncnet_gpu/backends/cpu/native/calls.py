@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -46,39 +47,73 @@ def native(launch: Launch) -> Launch:
         if encode(call, calls):
             continue
         if calls.words:
-            parts.append(CallList(calls, found).part(0, len(calls.words), calls.seconds))
+            parts.append(CallList([calls], found).whole())
         parts.append(call)
         calls = Calls()
     if calls.words:
-        parts.append(CallList(calls, found).part(0, len(calls.words), calls.seconds))
+        parts.append(CallList([calls], found).whole())
     return parts[0] if len(parts) == 1 else Launches(tuple(parts)) if parts else nothing
 
 
 @final
 class CallList:
-    """Calls at a fixed place in memory, to be carried out whole or in part."""
+    """Calls at a fixed place in memory, to be carried out whole or item by item.
 
-    def __init__(self, calls: Calls, functions: Library) -> None:
-        self._words = np.array(calls.words, np.int64)
-        self._pointers = np.array(calls.pointers, np.int64)
-        self._kept = calls.kept
+    Parameters
+    ----------
+    items
+        What can be carried out by itself, in order.
+    state, progress
+        Addresses of the state of the program and of the word that tells how far its thread is;
+        None where there are no events.
+    """
+
+    def __init__(
+        self, items: Sequence[Calls], functions: Library, state: int | None = None,
+        progress: int | None = None,
+    ) -> None:  # fmt: skip
+        self._items = items
+        self._calls = Calls()
         self._functions = functions
+        self._shared = state, progress
+        ends = [0]
+        for item in items:
+            self._calls.append(item)
+            ends.append(len(self._calls.words))
+        self._words = np.array(self._calls.words, np.int64)
+        self._ends = [self._words.ctypes.data + 8 * end for end in ends]
 
-    def part(self, first: int, end: int, seconds: float) -> Launch:
-        """Return the launch that carries out the words from `first` up to `end`."""
-        run = self._functions.run_locked if seconds < _SHORT_S else self._functions.run
-        address = self._words.ctypes.data
-        launch = partial(run, address + 8 * first, address + 8 * end)
+    def whole(self) -> Launch:
+        """Return the launch that carries out everything."""
+        return self._part(self._calls, 0, len(self._items))
+
+    def part(self, index: int) -> Launch:
+        """Return the launch that carries out one item."""
+        return self._part(self._items[index], index, index + 1)
+
+    def _part(self, calls: Calls, first: int, end: int) -> Launch:
+        run = self._functions.run
+        if calls.waits:
+            run = self._functions.run_waiting
+        elif calls.seconds < _SHORT_S:
+            run = self._functions.run_locked
+        launch = partial(run, self._ends[first], self._ends[end], *self._shared)
         launch.__dict__["owner"] = self  # the words live as long as the launch
         return launch
 
+    def item_at(self, progress: int) -> int:
+        """Return the index of the item in which an address lies; 0 for one outside the list."""
+        if not self._ends[0] <= progress < self._ends[-1]:
+            return 0
+        return bisect_right(self._ends, progress) - 1
+
     def addresses_within(self, array: Array) -> Addresses:
         """Return where the list points into an array, for `Addresses.move`."""
+        pointers = np.array(self._calls.pointers, np.int64)
         base = array.ctypes.data
-        values = self._words[self._pointers]
+        values = self._words[pointers]
         inside = (values >= base) & (values < base + max(array.nbytes, 1))
-        places = self._pointers[inside]
-        return Addresses(self._words, places, values[inside] - base)
+        return Addresses(self._words, pointers[inside], values[inside] - base)
 
 
 @final

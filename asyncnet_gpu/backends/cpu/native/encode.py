@@ -25,8 +25,9 @@ from asyncnet_gpu.backends.cpu.native.axes import (
 from asyncnet_gpu.backends.cpu.native.loops import Loop, loop_of, scalar_dtype
 from asyncnet_gpu.backends.cpu.native.operands import Array, addresses
 
-#: The same number stands in ``call_list.c``.
+#: The same numbers stand in ``call_list.c``.
 _MAX_OPERANDS = 8
+_RECORD, _WAIT = 1, 2
 
 _COPIED_BYTES = (1, 2, 4, 8)
 _NO_LOOP = Loop(0, 0, 0, None)
@@ -59,12 +60,15 @@ class Calls:
         What owns the memory, loops included.
     seconds
         Rough estimate of how long they take.
+    waits
+        Whether one of them waits for an event.
     """
 
     words: list[int] = field(default_factory=list)
     pointers: list[int] = field(default_factory=list)
     kept: list[object] = field(default_factory=list)
     seconds: float = 0.0
+    waits: bool = False
 
     def add(
         self, loop: Loop, operands: Sequence[Array], at: Sequence[int], axes: Sequence[Axis], *,
@@ -101,6 +105,15 @@ class Calls:
         self.seconds += _CALL_S + max(moved / _BYTES_PER_S, places * flops / _FLOPS_PER_S)
         return True
 
+    def record(self, event: int) -> None:
+        """Record the event at an address."""
+        self.words += (0, 0, _RECORD, 1 << 16, 0, event)
+
+    def wait(self, event: int) -> None:
+        """Wait for the event at an address."""
+        self.words += (0, 0, _WAIT, 1 << 16, 0, event)
+        self.waits = True
+
     def append(self, more: Calls) -> None:
         """Put others behind these."""
         shift = len(self.words)
@@ -108,6 +121,7 @@ class Calls:
         self.pointers += [shift + i for i in more.pointers]
         self.kept += more.kept
         self.seconds += more.seconds
+        self.waits |= more.waits
 
 
 def encode(call: Callable[[], object], calls: Calls) -> bool:

@@ -20,13 +20,24 @@ SWITCH = "ASYNCNET_NATIVE"
 _PACKAGE = Path(__file__).resolve().parents[3]
 _FOLDERS = (_PACKAGE / "_kernels" / "host", _PACKAGE.parent / "kernels" / "host")
 
-#: ``(first word, end)`` as addresses.
-Run = Callable[[Any, Any], None]
+#: ``(first word, end, state, progress)`` as addresses; the last two may be None.
+Run = Callable[[int, int, int | None, int | None], Any]
+
+#: What the function returns; the same numbers stand in ``call_list.c``.
+_DONE, _LEFT, _STUCK = 0, 1, 2
+
+
+class DrainError(Exception):
+    """Leaves a list, and the loop that called it: something failed or was cancelled elsewhere."""
+
+
+class StuckError(Exception):
+    """An event was not recorded within the limit: a step of another stream hangs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """The function that carries calls out, twice.
+    """The function that carries calls out, three times.
 
     Attributes
     ----------
@@ -34,10 +45,13 @@ class Library:
         Lets go of Python's lock meanwhile.
     run_locked
         Keeps it: for a list so short that another thread could not begin before it ends.
+    run_waiting
+        Lets go of it; raises `DrainError` or `StuckError` where a wait for an event ends so.
     """
 
     run: Run
     run_locked: Run
+    run_waiting: Run
 
 
 def library() -> Library | None:
@@ -73,11 +87,21 @@ def _open(path: Path) -> tuple[Library | None, str]:
                           remedy=f"python {path.with_name('build.py')}")  # fmt: skip
         warnings.warn(problem, RuntimeWarning, stacklevel=2)
         return None, problem
-    return Library(_declared(releasing), _declared(keeping)), ""
+    waiting = _declared(releasing)
+    waiting.errcheck = _check
+    return Library(_declared(releasing), _declared(keeping), waiting), ""
 
 
-def _declared(opened: ctypes.CDLL) -> Run:
-    function = opened.asyncnet_run_calls
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    function.restype = None
+def _declared(opened: ctypes.CDLL) -> Any:
+    function = opened["asyncnet_run_calls"]  # by index: an object of its own each time
+    function.argtypes = [ctypes.c_void_p] * 4
+    function.restype = ctypes.c_int
     return function
+
+
+def _check(result: int, function: object, arguments: object) -> int:
+    if result == _LEFT:
+        raise DrainError
+    if result == _STUCK:
+        raise StuckError
+    return result
