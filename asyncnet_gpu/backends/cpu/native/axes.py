@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from asyncnet_gpu.backends.cpu.native.operands import Array
+from asyncnet_gpu.backends.cpu.native.operands import Array, is_carried
 
 #: Extent, and stride in bytes by operand.
 Axis = tuple[int, tuple[int, ...]]
@@ -20,11 +20,30 @@ MAX_AXES, _MAX_STAGED = 32, 3
 _SHORT_ROW, _FEWEST_ROWS = 40, 4
 
 
-def elementwise_axes(operands: Sequence[Array], shape: tuple[int, ...], *, by: int) -> list[Axis]:
-    """Return the axes of operands that broadcast to `shape`, in the order of operand `by`."""
+def elementwise_axes(
+    operands: Sequence[Array], shape: tuple[int, ...], *, by: int
+) -> list[Axis] | None:
+    """Return the axes of operands that broadcast to `shape`, in the order of operand `by`.
+
+    None where an operand does not broadcast to it.
+    """
     if all([a.flags.c_contiguous and a.shape == shape for a in operands]):  # noqa: C419 - faster
         return [(operands[0].size, tuple([a.itemsize for a in operands]))]
+    if not all([spreads(a.shape, shape) for a in operands]):  # noqa: C419 - faster
+        return None
     return merged_axes(shape, [spread_strides(a.shape, a.strides, shape) for a in operands], by=by)
+
+
+def spreads(own: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array of one shape broadcasts to another.
+
+    >>> spreads((3, 1), (2, 3, 5)), spreads((2,), (1,)), spreads((1, 3), (3,))
+    (True, False, False)
+    """
+    if own == shape:
+        return True
+    last = len(shape) - len(own)
+    return last >= 0 and all(n in (1, m) for n, m in zip(own, shape[last:], strict=True))
 
 
 def spread_strides(
@@ -85,5 +104,7 @@ def staged(operands: Sequence[Array], axes: Sequence[Axis]) -> int:
         return 0
     apart = [i for i, stride in enumerate(strides) if steps[i] != stride * length]
     if len(apart) > _MAX_STAGED or len(operands) - 1 in apart:
+        return 0
+    if not all(is_carried(operands[i].dtype) for i in apart):
         return 0
     return sum([operands[i].itemsize << 8 * i for i in apart])

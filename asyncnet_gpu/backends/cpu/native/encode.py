@@ -20,30 +20,31 @@ from asyncnet_gpu.backends.cpu.native.axes import (
     elementwise_axes,
     merged_axes,
     spread_strides,
+    spreads,
     staged,
 )
 from asyncnet_gpu.backends.cpu.native.loops import Loop, loop_of, scalar_dtype
-from asyncnet_gpu.backends.cpu.native.operands import Array, addresses
+from asyncnet_gpu.backends.cpu.native.operands import Array, addresses, constant, is_carried
 
 #: The same numbers stand in ``call_list.c``.
 _MAX_OPERANDS = 8
 _RECORD, _WAIT = 1, 2
 
-_COPIED_BYTES = (1, 2, 4, 8)
 _NO_LOOP = Loop(0, 0, 0, None)
 
 # What a call takes, roughly: only lists that are over at once are told from others by it.
 _CALL_S, _BYTES_PER_S, _FLOPS_PER_S = 20e-9, 20e9, 50e9
 
-_REDUCERS = {
-    np.sum: np.add, np.prod: np.multiply, np.max: np.maximum, np.amax: np.maximum,
-    np.min: np.minimum, np.amin: np.minimum,
-}  # fmt: skip
+_REDUCERS = (
+    (np.sum, np.add), (np.prod, np.multiply), (np.max, np.maximum), (np.amax, np.maximum),
+    (np.min, np.minimum), (np.amin, np.minimum),
+)  # fmt: skip
 
 #: ufuncs whose reduction may take its first element twice, which is how it begins; the others begin
 #: with a number.
 _IDEMPOTENT = frozenset({"maximum", "minimum", "logical_and", "logical_or"})
 _IDENTITY = {"add": 0, "multiply": 1}
+_REDUCED = _IDEMPOTENT | _IDENTITY.keys()
 
 
 @dataclass(slots=True)
@@ -132,19 +133,19 @@ def encode(call: Callable[[], object], calls: Calls) -> bool:
     if isinstance(function, np.ufunc):
         return _encode_ufunc(function, args, given, calls)
     if function is np.copyto:
-        if given.keys() - {"casting", "where"}:
+        if len(args) != 2 or given.keys() - {"casting", "where"}:
             return False
         return _encode_copy(args[0], args[1], calls, given.get("where"))
+    if function is np.concatenate:
+        return _encode_joined(args, given, calls)
     owner = getattr(function, "__self__", None)
     if isinstance(owner, np.ndarray) and function.__name__ == "fill":
-        return _encode_copy(owner, np.asarray(args[0], owner.dtype), calls)
+        return len(args) == 1 and not given and _encode_fill(owner, args[0], calls)
     if isinstance(owner, np.ufunc) and function.__name__ == "reduce":
-        return _encode_reduction(owner, args, given, calls)
-    if function in _REDUCERS:
-        return _encode_reduction(_REDUCERS[function], args, given, calls)
-    if function is np.concatenate:
-        parts, axis, out = (*args, *[given[k] for k in ("axis", "out") if k in given])
-        return _encode_joined(parts, axis, out, calls)
+        return _encode_reduction(owner, args, {"axis": 0, **given}, calls)
+    for reducer, reduced in _REDUCERS:
+        if function is reducer:
+            return _encode_reduction(reduced, args, {"axis": None, **given}, calls)
     return False
 
 
@@ -160,17 +161,17 @@ def _encode_ufunc(
         return False
     operands = _as_arrays(function, ins, out)
     loop = operands and loop_of(function, tuple([a.dtype for a in operands]))
-    found = loop and operands and addresses(out, *operands[:-1])
-    if not operands or not loop or not found:
+    if not operands or not loop:
         return False
-    if not out.size:
-        return True
-    at = [*found[1:], found[0]]
     if function is np.matmul:
-        return _encode_product(loop, operands, at, calls)
-    if function.signature is not None:
+        return _encode_product(loop, operands, calls)
+    found = addresses(out, *operands[:-1])
+    if not found or function.signature is not None:
         return False
-    return calls.add(loop, operands, at, elementwise_axes(operands, out.shape, by=-1))
+    axes = elementwise_axes(operands, out.shape, by=-1)
+    if axes is None:
+        return False
+    return not out.size or calls.add(loop, operands, [*found[1:], found[0]], axes)
 
 
 def _as_arrays(function: np.ufunc, ins: list[Any], out: Array) -> list[Array] | None:
@@ -182,7 +183,8 @@ def _as_arrays(function: np.ufunc, ins: list[Any], out: Array) -> list[Array] | 
             found.append(np.asarray(value))
         elif isinstance(value, (bool, int, float)) and like is not None and function.nin == 2:
             try:
-                found.append(np.asarray(value, scalar_dtype(function, value, like)))
+                with np.errstate(all="ignore"):
+                    found.append(np.asarray(value, scalar_dtype(function, value, like)))
             except (TypeError, OverflowError):
                 return None
         else:
@@ -190,26 +192,43 @@ def _as_arrays(function: np.ufunc, ins: list[Any], out: Array) -> list[Array] | 
     return [*found, out]
 
 
-def _encode_product(loop: Loop, operands: list[Array], at: list[int], calls: Calls) -> bool:
+def _encode_product(loop: Loop, operands: list[Array], calls: Calls) -> bool:
     a, b, out = operands
+    if not a.ndim or not b.ndim or out.ndim < max(a.ndim, b.ndim) - (a.ndim == 1) - (b.ndim == 1):
+        return False
     if a.ndim == 1:
         a, out = a[None], out[..., None, :] if b.ndim > 1 else out[None]
     if b.ndim == 1:
         b, out = b[:, None], out[..., None]
-    rows, terms, columns = a.shape[-2], a.shape[-1], b.shape[-1]
-    batch = out.shape[:-2]
+    (rows, terms), columns, batch = a.shape[-2:], b.shape[-1], out.shape[:-2]
+    if b.shape[-2] != terms or out.shape[-2:] != (rows, columns):
+        return False
+    if not spreads(a.shape[:-2], batch) or not spreads(b.shape[:-2], batch):
+        return False
+    found = addresses(out, a, b, in_place=False)
+    if not found or not out.size:
+        return bool(found)
     strides = [spread_strides(array.shape[:-2], array.strides[:-2], batch) for array in (a, b, out)]
     return calls.add(
-        loop, (a, b, out), at, merged_axes(batch, strides, by=2), core=(rows, terms, columns),
+        loop, (a, b, out), [*found[1:], found[0]], merged_axes(batch, strides, by=2),
+        core=(rows, terms, columns),
         core_strides=(*a.strides[-2:], *b.strides[-2:], *out.strides[-2:]),
         flops=2.0 * rows * terms * columns,
     )  # fmt: skip
 
 
-def _encode_copy(target: Array, source: Any, calls: Calls, where: Any = None) -> bool:
+def _encode_fill(target: Array, value: Any, calls: Calls) -> bool:
+    if not isinstance(value, np.ndarray):
+        value = constant(value, target.dtype, fill=True)
+    return value is not None and value.ndim == 0 and _encode_copy(target, value, calls)
+
+
+def _encode_copy(target: Any, source: Any, calls: Calls, where: Any = None) -> bool:
+    if not isinstance(target, np.ndarray):
+        return False
     if not isinstance(source, np.ndarray):
-        source = np.asarray(source, target.dtype)
-    if source.dtype != target.dtype or target.itemsize not in _COPIED_BYTES:
+        source = constant(source, target.dtype)
+    if source is None or source.dtype != target.dtype or not is_carried(target.dtype):
         return False
     operands = [target, source]
     if where is not None:
@@ -217,25 +236,36 @@ def _encode_copy(target: Array, source: Any, calls: Calls, where: Any = None) ->
             return False
         operands.append(where)
     at = addresses(*operands)
-    if target.dtype.hasobject or not at:
+    axes = elementwise_axes(operands, target.shape, by=0) if at else None
+    if not at or axes is None:
         return False
-    if not target.size:
-        return True
-    axes = elementwise_axes(operands, target.shape, by=0)
-    return calls.add(_NO_LOOP, operands, at, axes, auxiliary=target.itemsize)
+    return not target.size or calls.add(_NO_LOOP, operands, at, axes, auxiliary=target.itemsize)
 
 
-def _encode_joined(parts: Sequence[Array], axis: int, out: Any, calls: Calls) -> bool:
-    if not isinstance(out, np.ndarray):
+def _encode_joined(args: tuple[Any, ...], given: dict[str, Any], calls: Calls) -> bool:
+    if given.keys() - {"axis", "out"} or not 0 < len(args) <= 3:
+        return False
+    parts = args[0]
+    axis = given.get("axis", args[1] if len(args) > 1 else 0)
+    out = given.get("out", args[2] if len(args) > 2 else None)
+    if not isinstance(out, np.ndarray) or not isinstance(parts, (list, tuple)) or not parts:
+        return False
+    if not isinstance(axis, int) or not -out.ndim <= axis < out.ndim:
         return False
     made = Calls()
     begin = 0
     for part in parts:
-        place = [slice(None)] * out.ndim
-        place[axis] = slice(begin, begin + part.shape[axis])
-        begin += part.shape[axis]
-        if not _encode_copy(out[tuple(place)], part, made):
+        if not isinstance(part, np.ndarray) or part.ndim != out.ndim:
             return False
+        end = begin + part.shape[axis]
+        place = [slice(None)] * out.ndim
+        place[axis] = slice(begin, end)
+        piece = out[tuple(place)]
+        if piece.shape != part.shape or not _encode_copy(piece, part, made):
+            return False
+        begin = end
+    if begin != out.shape[axis]:
+        return False
     calls.append(made)
     return True
 
@@ -243,28 +273,49 @@ def _encode_joined(parts: Sequence[Array], axis: int, out: Any, calls: Calls) ->
 def _encode_reduction(
     function: np.ufunc, args: tuple[Any, ...], given: dict[str, Any], calls: Calls
 ) -> bool:
-    (x,), out = args, given.get("out")
+    out = given.get("out")
     if given.keys() - {"axis", "dtype", "out", "keepdims"} or not isinstance(out, np.ndarray):
         return False
-    name = function.__name__
+    if len(args) != 1 or not isinstance(args[0], np.ndarray) or not args[0].size:
+        return False
+    x, name = args[0], function.__name__
+    if x.dtype != out.dtype or given.get("dtype", out.dtype) != out.dtype:
+        return False
     loop = loop_of(function, (out.dtype, x.dtype, out.dtype))
-    if not loop or x.dtype != out.dtype or given.get("dtype", out.dtype) != out.dtype:
+    reduced = _reduced_axes(given["axis"], x.ndim)
+    if not loop or reduced is None or name not in _REDUCED:
         return False
-    found = addresses(out, x)
-    if not x.size or not found or name not in _IDEMPOTENT | _IDENTITY.keys():
+    total = out
+    if not given.get("keepdims", False):
+        if out.ndim + len(reduced) != x.ndim:
+            return False
+        places = [None if a in reduced else slice(None) for a in range(x.ndim)]
+        total = out[(*places, ...)]  # an array even where it has no axes
+    found = addresses(out, x, in_place=False)
+    if not found or total.shape != tuple([1 if a in reduced else n for a, n in enumerate(x.shape)]):
         return False
-    axis = given.get("axis", 0)
-    listed = range(x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    reduced = {a % x.ndim for a in listed}
-    total = out if given.get("keepdims", False) else np.expand_dims(out, tuple(sorted(reduced)))
-    begin = np.asarray(_IDENTITY.get(name, 0), out.dtype)
     if name in _IDEMPOTENT:
         firsts = [slice(0, 1) if a in reduced else slice(None) for a in range(x.ndim)]
-        begin = x[(*firsts, ...)]  # an array even where x has no axes
-    made = Calls()
-    operands, at = (total, x, total), [*found, found[0]]
+        begin = x[(*firsts, ...)]
+    else:
+        begin = np.asarray(_IDENTITY[name], out.dtype)
+    operands, at = (total, x, total), [found[0], found[1], found[0]]
     axes = elementwise_axes(operands, x.shape, by=1)
-    if not _encode_copy(total, begin, made) or not made.add(loop, operands, at, axes):
+    made = Calls()
+    if axes is None or not _encode_copy(total, begin, made):
+        return False
+    if not made.add(loop, operands, at, axes):
         return False
     calls.append(made)
     return True
+
+
+def _reduced_axes(axis: Any, ndim: int) -> set[int] | None:
+    """Return the axes as numbers from 0; None where they are not what NumPy takes."""
+    if axis is None:
+        return set(range(ndim))
+    listed = axis if isinstance(axis, tuple) else (axis,)
+    if not all(isinstance(a, int) and -ndim <= a < ndim for a in listed):
+        return None
+    reduced = {a % ndim for a in listed}
+    return reduced if len(reduced) == len(listed) else None

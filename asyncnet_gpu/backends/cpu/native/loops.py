@@ -51,8 +51,13 @@ class Loop:
 def loop_of(function: np.ufunc, dtypes: DTypes) -> Loop | None:
     """Return the loop for operands of exactly these dtypes, outputs last.
 
-    None where NumPy would convert one of them, or where the loop needs Python's lock.
+    None where NumPy would convert one of them, or where the loop needs Python's lock or may raise:
+    that of integer powers does so for a negative exponent, and none does but for numbers.
     """
+    if any(dtype.kind not in "biufc" for dtype in dtypes):
+        return None
+    if function is np.power and dtypes[0].kind == "i":
+        return None
     try:
         resolved, capsule = function._resolve_dtypes_and_context(dtypes)  # type: ignore[attr-defined]
         if resolved != dtypes:

@@ -12,20 +12,45 @@ Array = np.ndarray[Any, Any]
 _MOST_WORK = 10_000
 
 
-def addresses(written: Array, *read: Array) -> list[int] | None:
+def is_carried(dtype: np.dtype[Any]) -> bool:
+    """Whether ``call_list.c`` copies elements of a dtype: as integers of 1, 2, 4 or 8 bytes."""
+    return dtype.itemsize == dtype.alignment <= 8 and not dtype.hasobject
+
+
+def constant(value: object, dtype: np.dtype[Any], *, fill: bool = False) -> Array | None:
+    """Return a number as `np.copyto`, or the method ``fill``, takes it; None where it would not.
+
+    What is not a number may change from run to run: None.
+    """
+    if not isinstance(value, (bool, int, float, np.generic)):
+        return None
+    made = np.empty((), dtype)
+    try:
+        with np.errstate(all="ignore"):
+            if fill:
+                made.fill(value)
+            else:
+                np.copyto(made, value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return made
+
+
+def addresses(written: Array, *read: Array, in_place: bool = True) -> list[int] | None:
     """Return the addresses of the first elements, in this order.
 
-    None where NumPy would do something first that a list does not: convert elements that are not
-    aligned or not in native order, or copy what overlaps the output in another way than element
-    upon element.
+    None where NumPy would do something first that a list does not: raise because the output is
+    read-only, convert elements that are not aligned or not in native order, or copy what overlaps
+    the output in another way than element upon element (`in_place` false: in any way).
     """
-    if not (written.flags.aligned and written.dtype.isnative):
+    flags = written.flags
+    if not (flags.aligned and flags.writeable and written.dtype.isnative):
         return None
     at = _address(written)
     low, high = _bounds(written, at)
     found = [at]
     for array in read:
-        if array is written:
+        if in_place and array is written:
             found.append(at)
             continue
         if not (array.flags.aligned and array.dtype.isnative):
@@ -33,11 +58,15 @@ def addresses(written: Array, *read: Array) -> list[int] | None:
         own = _address(array)
         found.append(own)
         begin, end = _bounds(array, own)
-        if begin < high and low < end:
-            same = own == at and array.shape == written.shape and array.strides == written.strides
-            if not same and _share(array, written):
-                return None
+        if end <= low or high <= begin or (in_place and own == at and _alike(array, written)):
+            continue
+        if _share(array, written):
+            return None
     return found
+
+
+def _alike(a: Array, b: Array) -> bool:
+    return a.shape == b.shape and a.strides == b.strides and a.itemsize == b.itemsize
 
 
 def _address(array: Array) -> int:
