@@ -59,10 +59,12 @@ class BoundPlan:
                 self.arrays[name] = self._place(name)
         for name, buffer in self._staged.items():
             self._see(name, buffer)
-        self.launches = self._bind_all()
 
-    def _bind_all(self) -> list[Launch | Calls]:
-        """Bind every step: written down as calls, or else as what its operator returns."""
+    def bind(self) -> list[Launch | Calls]:
+        """Bind every step: written down as calls, or else as what its operator returns.
+
+        `point_at_inputs` ends the binding when lists have been made of the calls.
+        """
         if library() is None:
             return [
                 self._bind(i) if self._inputs_there(step) else _not_bound
@@ -108,12 +110,11 @@ class BoundPlan:
             for storage in {graph.blobs[n].storage for n in (*node.reads, *node.writes)}:
                 touched.setdefault(storage, []).append(i)
         self._steps_of = {name: touched.get(graph.blobs[name].storage, []) for name in graph.inputs}
-        all_staged = self.plan.mode.startswith("graph")  # a recorded plan has fixed addresses
         sizes = {name: graph.blobs[name].spec.nbytes for name in graph.inputs}
         self._staged = {
             name: byte_array(nbytes)
             for name, nbytes in sizes.items()
-            if all_staged or nbytes <= LARGEST_STAGED_BYTES
+            if nbytes <= LARGEST_STAGED_BYTES
         }
 
     def _inputs_there(self, step: Step) -> bool:

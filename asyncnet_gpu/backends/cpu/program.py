@@ -55,13 +55,14 @@ class CpuProgram(AbstractProgram):
 
     def _build_lanes(self, functions: Library | None) -> list[Lane]:
         lanes: dict[int, Lane] = {}
+        launches = self._bound.bind()
         for index, step in enumerate(self.plan.steps):
             lane = lanes.setdefault(step.stream, Lane(step.stream, self))
             for event in step.waits:
                 # Order: this step may not start before the step of another lane that recorded
                 # the event has finished (the plan knows the blob or the bytes they share).
                 lane.add(Kind.WAIT, index, *self._events.wait(event))
-            lane.add(Kind.RUN, index, self._bound.launches[index])
+            lane.add(Kind.RUN, index, launches[index])
             if step.records is not None:
                 lane.add(Kind.RECORD, index, self._events.record(step.records))
         made = [lanes[stream] for stream in sorted(lanes)]

@@ -11,7 +11,7 @@ from typing import final
 import numpy as np
 
 from asyncnet_gpu.backends.cpu.native.encode import Calls, encode
-from asyncnet_gpu.backends.cpu.native.library import Library, library
+from asyncnet_gpu.backends.cpu.native.library import Library, Run, library
 from asyncnet_gpu.backends.cpu.native.operands import Array
 from asyncnet_gpu.ops.base import Launch
 from asyncnet_gpu.ops.strided import Launches, nothing
@@ -72,32 +72,35 @@ class CallList:
         self, items: Sequence[Calls], functions: Library, state: int | None = None,
         progress: int | None = None,
     ) -> None:  # fmt: skip
-        self._items = items
-        self._calls = Calls()
-        self._functions = functions
-        self._shared = state, progress
+        whole = Calls()
         ends = [0]
         for item in items:
-            self._calls.append(item)
-            ends.append(len(self._calls.words))
-        self._words = np.array(self._calls.words, np.int64)
+            whole.append(item)
+            ends.append(len(whole.words))
+        self._functions = functions
+        self._shared = state, progress
+        self._words = np.array(whole.words, np.int64)
+        self._pointers = np.array(whole.pointers, np.int64)
+        self._kept = whole.kept
         self._ends = [self._words.ctypes.data + 8 * end for end in ends]
+        self._functions_of = [self._function(item) for item in items]
+        self._function_of_all = self._function(whole)
+
+    def _function(self, calls: Calls) -> Run:
+        if calls.waits:
+            return self._functions.run_waiting
+        return self._functions.run_locked if calls.seconds < _SHORT_S else self._functions.run
 
     def whole(self) -> Launch:
         """Return the launch that carries out everything."""
-        return self._part(self._calls, 0, len(self._items))
+        return self._launch(self._function_of_all, self._ends[0], self._ends[-1])
 
     def part(self, index: int) -> Launch:
         """Return the launch that carries out one item."""
-        return self._part(self._items[index], index, index + 1)
+        return self._launch(self._functions_of[index], *self._ends[index : index + 2])
 
-    def _part(self, calls: Calls, first: int, end: int) -> Launch:
-        run = self._functions.run
-        if calls.waits:
-            run = self._functions.run_waiting
-        elif calls.seconds < _SHORT_S:
-            run = self._functions.run_locked
-        launch = partial(run, self._ends[first], self._ends[end], *self._shared)
+    def _launch(self, run: Run, first: int, end: int) -> Launch:
+        launch = partial(run, first, end, *self._shared)
         launch.__dict__["owner"] = self  # the words live as long as the launch
         return launch
 
@@ -109,11 +112,10 @@ class CallList:
 
     def addresses_within(self, array: Array) -> Addresses:
         """Return where the list points into an array, for `Addresses.move`."""
-        pointers = np.array(self._calls.pointers, np.int64)
         base = array.ctypes.data
-        values = self._words[pointers]
+        values = self._words[self._pointers]
         inside = (values >= base) & (values < base + max(array.nbytes, 1))
-        return Addresses(self._words, pointers[inside], values[inside] - base)
+        return Addresses(self._words, self._pointers[inside], values[inside] - base)
 
 
 @final
