@@ -1,4 +1,5 @@
-# Needs python3 (3.11 or later, with venv) and make; everything else goes into .venv.
+# Needs python3 (3.11 or later, with venv) and make; everything else goes into .venv. A C compiler
+# (cc, or CC=...) makes short launches on the CPU faster.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,6 +7,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # More extras for a target, e.g. EXTRAS=cuda13x on a machine with a GPU.
 EXTRAS ?=
 comma  := ,
+LIBRARY := kernels/host/call_list.so
 stamp   = $(VENV)/.stamp-$1$(if $(EXTRAS),$(comma)$(EXTRAS))
 
 .PHONY: help venv demo test gpu-test bench docs fuzz stress onnx-suite onnx-suite-cuda lint format clean
@@ -31,22 +33,26 @@ $(VENV)/.stamp-%: pyproject.toml | $(BIN)/python
 	$(PIP) install --editable ".[$*]"
 	@touch $@
 
+# Installing compiles it, but pip hides what that has to say; and it may be newer than the installation.
+$(LIBRARY): kernels/host/call_list.c kernels/host/build.py | $(BIN)/python
+	@$(BIN)/python kernels/host/build.py || true
+
 $(VENV)/.models: requirements/models.txt requirements/cudnn.txt | $(BIN)/python
 	$(PIP) install --no-deps -r requirements/models.txt -r requirements/cudnn.txt
 	@touch $@
 
-venv: $(call stamp,dev) $(VENV)/.models
+venv: $(call stamp,dev) $(VENV)/.models $(LIBRARY)
 
-demo: $(call stamp,demo)
+demo: $(call stamp,demo) $(LIBRARY)
 	$(BIN)/python -m asyncnet_gpu demo $(DEMO_ARGS)
 
 test: venv
 	ci/check
 
-gpu-test: $(call stamp,gpu-test) $(VENV)/.models
+gpu-test: $(call stamp,gpu-test) $(VENV)/.models $(LIBRARY)
 	ci/gpu
 
-bench: $(call stamp,gpu-test) $(VENV)/.models
+bench: $(call stamp,gpu-test) $(VENV)/.models $(LIBRARY)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 docs: $(call stamp,docs)
@@ -79,5 +85,6 @@ format: venv
 	$(BIN)/python -m ci.operators_table
 
 clean:
+	rm -f $(LIBRARY)
 	rm -rf $(VENV) build dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

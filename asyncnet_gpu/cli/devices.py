@@ -14,6 +14,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_info
 
 from asyncnet_gpu.backends.cpu.cores import usable_cores
+from asyncnet_gpu.backends.cpu.native.library import missing
+from asyncnet_gpu.backends.cpu.native.loops import loop_of
 from asyncnet_gpu.cli.common import JsonOption, print_json
 
 #: How two GPUs are connected, by NVML's nearest common ancestor.
@@ -123,8 +125,12 @@ def cupy_view() -> dict[str, Any]:
 
 
 def cpu_view() -> dict[str, Any]:
-    """Return cores and the BLAS libraries that NumPy has loaded, with their threads."""
+    """Return cores, whether launches run without Python, and the BLAS libraries with their threads.
+
+    ``native_problem`` says why launches are calls from Python.
+    """
     np.ones((2, 2)) @ np.ones((2, 2))  # some libraries are loaded at the first product
+    problem = _why_not_native()
     libraries = [
         {
             "library": entry["internal_api"],
@@ -140,8 +146,17 @@ def cpu_view() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "usable_cores": usable_cores(),
         "numpy": np.__version__,
+        "native": not problem,
+        "native_problem": problem or None,
         "blas": libraries,
     }
+
+
+def _why_not_native() -> str:
+    float32 = np.dtype(np.float32)
+    if not missing() and loop_of(np.add, (float32, float32, float32)) is None:
+        return f"NumPy {np.__version__} does not give out its inner loops"
+    return missing()
 
 
 def _processor_name() -> str:
@@ -201,6 +216,8 @@ def _print_cpu(console: Console, found: dict[str, Any]) -> None:
         f"CPU: {found['name']}, {found['usable_cores']} of {found['cores']} cores usable; "
         f"NumPy {found['numpy']}"
     )
+    why = found["native_problem"]
+    console.print(f"Launches on the CPU: {f'from Python ({why})' if why else 'native'}")
     for blas in found["blas"]:
         architecture = f", {blas['architecture']}" if blas["architecture"] else ""
         console.print(

@@ -117,6 +117,28 @@ def test_json_has_the_cpu_and_its_blas(
     assert all(blas["threads"] >= 1 for blas in found["cpu"]["blas"])
 
 
+def test_the_cpu_says_how_it_launches_and_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_cupy: None
+) -> None:
+    monkeypatch.setattr(devices, "missing", lambda: "")
+    assert (devices.cpu_view()["native"], devices.cpu_view()["native_problem"]) == (True, None)
+    assert main(["devices"]) == 0
+    assert "Launches on the CPU: native\n" in capsys.readouterr().out
+    monkeypatch.setattr(devices, "loop_of", lambda function, dtypes: None)
+    assert main(["devices", "--json"]) == 0
+    cpu = json.loads(capsys.readouterr().out)["cpu"]
+    assert cpu["native"] is False
+    assert "does not give out its inner loops" in cpu["native_problem"]
+
+
+def test_the_cpu_says_that_native_launches_are_switched_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_cupy: None
+) -> None:
+    monkeypatch.setenv("ASYNCNET_NATIVE", "0")
+    assert main(["devices"]) == 0
+    assert "Launches on the CPU: from Python (ASYNCNET_NATIVE=0)" in capsys.readouterr().out
+
+
 @pytest.mark.gpu
 def test_cupy_sees_the_devices_that_nets_run_on() -> None:
     import cupy
