@@ -15,7 +15,7 @@ pytestmark = pytest.mark.gpu
 def test_another_header_is_another_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from asyncnet_gpu.backends.cuda import launch
 
-    for file in launch.kernel_folder().iterdir():
+    for file in launch.kernel_folder().glob("*.cu*"):
         (tmp_path / file.name).write_text(file.read_text())
     header = tmp_path / "elementwise_functions.cuh"
     monkeypatch.setattr(launch, "kernel_folder", lambda: tmp_path)
