@@ -24,6 +24,12 @@ RUN ci/requirements "${CUDA_EXTRAS},gpu-test" > requirements.txt \
     && pip install --no-cache-dir -r requirements.txt
 COPY requirements requirements
 RUN pip install --no-cache-dir --no-deps -r requirements/models.txt -r requirements/cudnn.txt
+# What the CPU backend launches with; the compiler is gone at the end of the layer.
+COPY kernels/host kernels/host
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && python kernels/host/build.py \
+    && apt-get purge --yes --auto-remove gcc libc6-dev binutils && rm -rf /var/lib/apt/lists/*
 COPY --chown=asyncnet . .
 RUN pip install --no-cache-dir --no-deps --editable .
 
