@@ -207,13 +207,34 @@ typedef struct {
     int64_t limit_ns; /* how long a thread waits for an event at most */
 } run_state;
 
+typedef struct { /* of one thread; the struct stands in calls.py as well */
+    int64_t progress;     /* address of the call under way */
+    const int64_t *marks; /* addresses of calls, in order, at which to note the time, 0 at the end */
+    int64_t *stamps;      /* where to: nanoseconds on the clock, and on that of the thread */
+    int64_t thread_clock; /* whether the latter is asked for: it takes a call of the system */
+} lane_state;
+
 #define SLICE_NS 10000000 /* a sleeper looks around so often, lest it miss that it should leave */
 
-static int64_t now_ns(void)
+static int64_t clock_ns(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+static void stamp(lane_state *lane, const int64_t *word)
+{
+    if (*lane->marks != (int64_t)(intptr_t)word) return;
+    const int64_t wall = now_ns();
+    const int64_t own = lane->thread_clock ? clock_ns(CLOCK_THREAD_CPUTIME_ID) : 0;
+    /* An item without calls begins where the next one does. */
+    for (; *lane->marks == (int64_t)(intptr_t)word; lane->marks++) {
+        *lane->stamps++ = wall;
+        *lane->stamps++ = own;
+    }
 }
 
 static void breathe(void)
@@ -277,15 +298,16 @@ static int wait_for(const int32_t *event, run_state *state)
     return result;
 }
 
-/* Carry out the calls from `word` up to `end`; `progress` always holds the address of the one under
- * way. Without a state there are no events, and nobody to leave for. */
-int asyncnet_run_calls(const int64_t *word, const int64_t *end, run_state *state, int64_t *progress)
+/* Carry out the calls from `word` up to `end`. Without a state there are no events, and nobody to
+ * leave for or to tell how far one has come. */
+int asyncnet_run_calls(const int64_t *word, const int64_t *end, run_state *state, lane_state *lane)
 {
     while (word < end) {
         const call c = read_call(word);
         if (state) {
             const int stop = __atomic_load_n(&state->stop, __ATOMIC_RELAXED);
-            __atomic_store_n(progress, (int64_t)(intptr_t)word, __ATOMIC_RELAXED);
+            __atomic_store_n(&lane->progress, (int64_t)(intptr_t)word, __ATOMIC_RELAXED);
+            if (lane->marks) stamp(lane, word);
             if (stop == LEAVE_NOW) return LEFT;
         }
         if (c.n_operands > 0) {
@@ -299,6 +321,7 @@ int asyncnet_run_calls(const int64_t *word, const int64_t *end, run_state *state
         }
         word = c.end;
     }
+    if (state && lane->marks) stamp(lane, end);
     return DONE;
 }
 

@@ -12,7 +12,7 @@ import pytest
 
 import asyncnet_gpu as ag
 from asyncnet_gpu.backends.cpu.events import Events, FlagEvents, LockEvents
-from asyncnet_gpu.backends.cpu.native.calls import CallList, written
+from asyncnet_gpu.backends.cpu.native.calls import CallList, LaneState, written
 from asyncnet_gpu.backends.cpu.native.encode import Calls
 from asyncnet_gpu.backends.cpu.native.library import DrainError, Library, StuckError, library
 
@@ -30,8 +30,8 @@ class Party:
     """One thread's list."""
 
     def __init__(self, functions: Library, events: FlagEvents, items: list[Calls]) -> None:
-        self.progress = np.zeros(1, np.int64)
-        self.calls = CallList(items, functions, events.state, self.progress.ctypes.data)
+        self.state = LaneState()
+        self.calls = CallList(items, functions, events.state, self.state)
         self.launch = self.calls.whole()
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -101,8 +101,7 @@ def test_a_wait_for_what_nobody_records_ends_at_the_limit(functions: Library) ->
 def test_an_event_of_the_run_before_does_not_count(functions: Library) -> None:
     events = FlagEvents(1, 0.05, spin=False)
     events.begin()
-    progress = np.zeros(1, np.int64)
-    CallList([record(events, 0)], functions, events.state, progress.ctypes.data).whole()()
+    CallList([record(events, 0)], functions, events.state, LaneState()).whole()()
     ready = events.wait(0)[1]
     assert ready()
     events.begin()
@@ -147,12 +146,11 @@ def test_leaving_later_waits_for_the_event_first(functions: Library) -> None:
     events.leave(now=False)
     party.thread.join(0.05)
     assert party.thread.is_alive()  # what comes after the event may still read what is being made
-    progress = np.zeros(1, np.int64)
-    CallList([record(events, 0)], functions, events.state, progress.ctypes.data).whole()()
+    CallList([record(events, 0)], functions, events.state, LaneState()).whole()()
     party.join()
     assert isinstance(party.error, DrainError)
     assert x[0] == 1.0
-    assert party.calls.item_at(int(party.progress[0])) == 1
+    assert party.calls.item_at(party.state.progress) == 1
 
 
 def test_leaving_now_ends_a_list_between_two_calls(functions: Library) -> None:
@@ -177,7 +175,7 @@ def test_progress_tells_the_item_under_way(functions: Library) -> None:
     assert party.calls.item_at(0) == 0  # nothing has run
     party.thread.start()
     until(lambda: sleeping(events))
-    assert party.calls.item_at(int(party.progress[0])) == 2
+    assert party.calls.item_at(party.state.progress) == 2
     events.give_up()
     party.join()
 
@@ -193,8 +191,7 @@ def test_ready_tells_whether_a_wait_would_end(kind: str, functions: Library) -> 
     assert [ready() for ready in readies] == [False, False]
     if isinstance(events, FlagEvents):
         assert isinstance(side, Calls)
-        progress = np.zeros(1, np.int64)
-        CallList([side], functions, events.state, progress.ctypes.data).whole()()
+        CallList([side], functions, events.state, LaneState()).whole()()
     else:
         assert callable(side)
         side()

@@ -12,30 +12,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Protocol, final
-
-import numpy as np
 
 from asyncnet_gpu.backends.base import Execution
 from asyncnet_gpu.backends.cpu.events import FlagEvents, Side
-from asyncnet_gpu.backends.cpu.native.calls import CallList
+from asyncnet_gpu.backends.cpu.native.calls import CallList, LaneState
 from asyncnet_gpu.backends.cpu.native.encode import Calls
 from asyncnet_gpu.backends.cpu.native.library import DrainError, Library, StuckError
-from asyncnet_gpu.backends.cpu.recording import LaneRecorder
+from asyncnet_gpu.backends.cpu.recording import Kind, LaneRecorder
 
 Instruction = Callable[[], object]
 
 #: A list is not made longer than this, so that the thread looks at signals now and then.
 _LONGEST_LIST_S = 20e-3
-
-
-class Kind(Enum):
-    """What an instruction does."""
-
-    WAIT = "wait"
-    RUN = "run"
-    RECORD = "record"
 
 
 class Shared(Protocol):
@@ -100,9 +89,7 @@ class Lane:
     _sides: list[Side] = field(default_factory=list)
     _fast: _Loop = field(default_factory=lambda: _Loop([], [], {}))
     _intact: tuple[list[Instruction], list[Instruction]] = field(default_factory=lambda: ([], []))
-    _progress: np.ndarray[tuple[int], np.dtype[np.int64]] = field(
-        default_factory=lambda: np.zeros(1, np.int64)
-    )
+    _state: LaneState = field(default_factory=LaneState)
 
     def add(
         self, kind: Kind, step: int, side: Side, ready: Callable[[], bool] | None = None
@@ -128,7 +115,7 @@ class Lane:
                 fast.instructions.append(sides[0])
                 continue
             calls = [side for side in sides if isinstance(side, Calls)]
-            made = CallList(calls, library, state, self._progress.ctypes.data)
+            made = CallList(calls, library, state, self._state)
             self.instructions += [made.part(i) for i in range(len(calls))]
             fast.lists[len(fast.instructions)] = made
             fast.instructions.append(made.whole())
@@ -179,7 +166,7 @@ class Lane:
         """
         if execution.slices is not None:
             self.recorder = LaneRecorder(execution)
-            return self._run_from(0, execution, self.recorder)
+            return self._run_traced(execution, self.recorder)
         cursor = iter(self._fast.instructions)
         self.under_way = cursor, self._fast
         try:
@@ -193,6 +180,31 @@ class Lane:
             return self._run_from(position + 1, execution, None)
         return True
 
+    def _run_traced(self, execution: Execution, recorder: LaneRecorder) -> bool:
+        """Work the lane off as `run` does, and note when; lists note the times themselves."""
+        if execution.ranges is not None:  # a profiler's ranges are begun and ended from Python
+            return self._run_from(0, execution, recorder)
+        cursor = iter(self._fast.instructions)
+        self.under_way = cursor, self._fast
+        try:
+            for place, instruction in enumerate(cursor):
+                first, calls = self._fast.firsts[place], self._fast.lists.get(place)
+                kind, step = self.meaning[first]
+                if calls is not None:
+                    meaning = self.meaning[first : first + len(calls)]
+                    recorder.carry_out_list(instruction, calls, self._state, meaning)
+                elif kind is Kind.RECORD:
+                    instruction()
+                else:
+                    recorder.carry_out(kind.value, step, instruction)
+        except StuckError:
+            return False
+        except BaseException as error:
+            position = self.position
+            self.note(execution, position, error)
+            return self._run_from(position + 1, execution, recorder)
+        return True
+
     @property
     def position(self) -> int:
         """Index of the instruction under way; the length of the lane when it has ended."""
@@ -204,7 +216,7 @@ class Lane:
         if place < 0:
             return 0
         calls = loop.lists.get(place)
-        return loop.firsts[place] + (calls.item_at(int(self._progress[0])) if calls else 0)
+        return loop.firsts[place] + (calls.item_at(self._state.progress) if calls else 0)
 
     def note(self, execution: Execution, index: int, error: BaseException) -> None:
         """Keep the error of an instruction; leaving the fast loop is none."""

@@ -15,9 +15,10 @@ from asyncnet_gpu.backends.cpu.blas import GOVERNOR
 from asyncnet_gpu.backends.cpu.bound import BoundPlan
 from asyncnet_gpu.backends.cpu.cores import usable_cores
 from asyncnet_gpu.backends.cpu.events import Events, FlagEvents, LockEvents
-from asyncnet_gpu.backends.cpu.lanes import Kind, Lane
+from asyncnet_gpu.backends.cpu.lanes import Lane
 from asyncnet_gpu.backends.cpu.native.library import Library, library
 from asyncnet_gpu.backends.cpu.numpy_state import new_context, set_up
+from asyncnet_gpu.backends.cpu.recording import Kind
 from asyncnet_gpu.errors import DeviceError, message
 from asyncnet_gpu.plan.types import Plan
 

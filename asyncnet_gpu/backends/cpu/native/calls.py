@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,32 @@ def native(launch: Launch) -> Launch:
 
 
 @final
+class LaneState(ctypes.Structure):
+    """``lane_state`` of ``call_list.c``: what the thread that works off lists tells, and is told.
+
+    Attributes
+    ----------
+    progress
+        Address of the call under way.
+    marks, stamps
+        Addresses of `CallList.marks` and of two 64-bit numbers for each: nanoseconds on the clock
+        and, if `thread_clock` is set, on that of the thread. None asks for no times.
+    """
+
+    progress: int
+    marks: int | None
+    stamps: int | None
+    thread_clock: int
+
+    _fields_ = (
+        ("progress", ctypes.c_int64),
+        ("marks", ctypes.c_void_p),
+        ("stamps", ctypes.c_void_p),
+        ("thread_clock", ctypes.c_int64),
+    )
+
+
+@final
 class CallList:
     """Calls at a fixed place in memory, to be carried out whole or item by item.
 
@@ -63,14 +90,19 @@ class CallList:
     ----------
     items
         What can be carried out by itself, in order.
-    state, progress
-        Addresses of the state of the program and of the word that tells how far its thread is;
-        None where there are no events.
+    state, lane
+        Address of the state of the program, and the state of the thread; None where there are no
+        events.
+
+    Attributes
+    ----------
+    marks
+        Addresses of the beginnings of the items, of the end of the last, and 0.
     """
 
     def __init__(
         self, items: Sequence[Calls], functions: Library, state: int | None = None,
-        progress: int | None = None,
+        lane: LaneState | None = None,
     ) -> None:  # fmt: skip
         whole = Calls()
         ends = [0]
@@ -78,11 +110,13 @@ class CallList:
             whole.append(item)
             ends.append(len(whole.words))
         self._functions = functions
-        self._shared = state, progress
+        self._shared = state, None if lane is None else ctypes.addressof(lane)
+        self._lane = lane
         self._words = np.array(whole.words, np.int64)
         self._pointers = np.array(whole.pointers, np.int64)
         self._kept = whole.kept
         self._ends = [self._words.ctypes.data + 8 * end for end in ends]
+        self.marks = np.array([*self._ends, 0], np.int64)
         self._functions_of = [self._function(item) for item in items]
         self._function_of_all = self._function(whole)
 
@@ -103,6 +137,10 @@ class CallList:
         launch = partial(run, first, end, *self._shared)
         launch.__dict__["owner"] = self  # the words live as long as the launch
         return launch
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+        return len(self._functions_of)
 
     def item_at(self, progress: int) -> int:
         """Return the index of the item in which an address lies; 0 for one outside the list."""
