@@ -246,6 +246,7 @@ def test_the_browser_draws_every_bar_and_arrow(seen: Seen, timeline: Timeline) -
     assert "First limit" in seen.text("limits")
     # Bars are really painted: the longest has its operator's tint beside its name.
     bar = max(seen.bars, key=lambda b: b["end"] - b["start"])
+    seen.zoom_to(bar)  # wider than a pixel or two, whose edges are blended
     x, _ = seen.place(bar)
     colour = seen.page.value(
         f"[...document.getElementById('lanes').getContext('2d')"
@@ -255,6 +256,7 @@ def test_the_browser_draws_every_bar_and_arrow(seen: Seen, timeline: Timeline) -
         "[...document.querySelectorAll('#legend i')].map(i => i.style.background)"
     )
     assert "rgb({}, {}, {})".format(*colour[:3]) in tints
+    seen.page.value("document.getElementById('fit').click()")
 
 
 @pytest.mark.browser
