@@ -197,7 +197,7 @@ def _encode_product(loop: Loop, operands: list[Array], calls: Calls) -> bool:
     if not a.ndim or not b.ndim or out.ndim < max(a.ndim, b.ndim) - (a.ndim == 1) - (b.ndim == 1):
         return False
     if a.ndim == 1:
-        a, out = a[None], out[..., None, :] if b.ndim > 1 else out[None]
+        a, out = a[None], out[..., None, :] if b.ndim > 1 else out[..., None]
     if b.ndim == 1:
         b, out = b[:, None], out[..., None]
     (rows, terms), columns, batch = a.shape[-2:], b.shape[-1], out.shape[:-2]
