@@ -2,13 +2,15 @@
 
 python -m benchmarks.buffers [--rounds N] [--save]
 
-Ratios of the time with each size to that with NumPy's default of 8,192 elements, in one interleaved
-run: small is good. The nets run in serial mode; they differ in nothing but the setting.
+Ratios of the time with each size to that with NumPy's default of 8,192 elements, in one
+interleaved run: small is good. The nets run in serial mode; they differ in nothing but the setting.
+All calls go through Python (ASYNCNET_NATIVE=0): lists of calls know nothing of NumPy's buffers.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 
 import asyncnet_gpu as ag
 from asyncnet_gpu.backends.cpu import numpy_state
+from asyncnet_gpu.backends.cpu.native.library import SWITCH
 from benchmarks.harness import QuietRounds, interleave, save
 from benchmarks.nets import bert, nasnet, squeezenet
 from benchmarks.nets.models import MODELS
@@ -70,6 +73,7 @@ def ratios(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def main() -> None:
+    os.environ[SWITCH] = "0"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--save", action="store_true")
