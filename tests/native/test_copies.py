@@ -156,6 +156,7 @@ def bad_calls() -> dict[str, partial[object]]:
         "filled by an array": partial(out.fill, np.ones(3, "f4")),
         "filled by another dtype": partial(out.fill, np.ones((), "f8")),
         "target is a list": partial(np.copyto, [1.0], x),
+        "a list": partial(np.copyto, out, [7]),
         "joined flat": partial(np.concatenate, [x, x], axis=None, out=np.zeros(12, "f4")),
         "joined lists": partial(np.concatenate, [x, [[1, 2, 3]]], 0, np.zeros((3, 3), "f4")),
         "joined too short": partial(np.concatenate, [x], 0, np.zeros((3, 3), "f4")),
