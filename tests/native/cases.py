@@ -27,7 +27,7 @@ class Bound:
 
 
 def bound(op: Op, case: OpCase) -> Bound:
-    inputs = [array.copy() for array in inputs_of(op, case)]
+    inputs = [np.array(value) for value in inputs_of(op, case)]  # one of them may be a number
     attrs = {**op.attrs, **case.attrs}
     specs = tuple([TensorSpec(a.shape, a.dtype) for a in inputs])
     made = op.infer(specs, attrs)

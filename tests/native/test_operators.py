@@ -31,7 +31,7 @@ LEFT = {
     "hard_swish instance_norm layer_norm leaky_relu log_softmax lrn matmul mish reduce_l1 "
     "reduce_l2 reduce_log_sum reduce_log_sum_exp reduce_max reduce_mean reduce_min reduce_prod "
     "reduce_sum reduce_sum_square resize rms_norm rsqrt selu sigmoid silu softmax softplus "
-    "softsign thresholded_relu where",
+    "softsign thresholded_relu",
     "divide": "average_pool batch_norm global_average_pool instance_norm lrn",
     "less_equal": "thresholded_relu",
     "multiply": "batch_norm gemm layer_norm reduce_l2 reduce_sum_square rms_norm sgd_update",
