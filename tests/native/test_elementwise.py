@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -195,3 +198,48 @@ def test_what_numpy_would_convert_stays_there(data: st.DataObject) -> None:
     taken = agrees(make, close)
     aligned = all(not a.odd or a.dtype == "?" for a in layouts_)
     assert taken == (len({a.dtype for a in layouts_}) == 1 and aligned and ">" not in out.dtype)
+
+
+@dataclass
+class Unhashable:
+    """Compares by value, so that it has no hash."""
+
+    factor: float
+
+    def __call__(self, x: Array, out: Array) -> None:
+        np.multiply(x, self.factor, out=out)
+
+
+def bad_calls() -> dict[str, Callable[[], object]]:
+    """Return what NumPy refuses, or takes in a way of its own, and what is not NumPy's."""
+    x, out, large = np.ones((2, 3), "f4"), np.zeros((2, 3), "f4"), np.zeros((2, 300), "f4")
+    read_only = np.zeros((2, 3), "f4")
+    read_only.flags.writeable = False
+    whole = np.arange(6).reshape(2, 3)
+    return {
+        "computed in another dtype": partial(np.multiply, x, x, out=out, dtype="f8"),
+        "no output": partial(np.add, x, x),
+        "outputs in a tuple": partial(np.add, x, x, out=(out,)),
+        "two outputs": partial(np.modf, x, out, out.copy()),
+        "masked": partial(np.add, x, x, out=out, where=x > 0),
+        "read-only": partial(np.add, x, x, out=read_only),
+        "too few inputs": partial(np.add, x),
+        "a list": partial(np.add, x, [1.0, 2, 3], out=out),
+        "a complex number": partial(np.add, x, 2j, out=out),
+        "input of another shape": partial(np.add, x, x[:, :2], out=out),
+        "input of more axes": partial(np.add, x[None], x, out=out),
+        "output of another shape": partial(np.negative, x, out=large),
+        "output of fewer axes": partial(np.negative, x, out=out[0]),
+        "integer to a negative power": partial(np.power, whole, -whole, out=whole.copy()),
+        "words": partial(np.equal, np.array(["a"]), np.array(["b"]), out=np.zeros(1, bool)),
+        "objects": partial(np.add, np.array([1], "O"), 1, out=np.array([0], "O")),
+        "unhashable": partial(Unhashable(2), x, out=out),
+        "a method": partial(np.add.at, out, (0, 0), 1.0),
+        "a function": lambda: None,
+        "not NumPy's": partial(print, end=""),
+    }
+
+
+@pytest.mark.parametrize("name", list(bad_calls()))
+def test_refused(name: str) -> None:
+    assert not agrees(lambda: (bad_calls()[name], []))
