@@ -80,6 +80,12 @@ def test_not_to_be_loaded(folder: Path, content: bytes) -> None:
     assert str(path) in missing()
 
 
+def test_without_its_source(folder: Path) -> None:
+    (folder / "call_list.c").unlink()
+    assert library() is None
+    assert "call_list.c" in missing()
+
+
 def test_another_library_of_that_name(folder: Path) -> None:
     import numpy._core._multiarray_umath as umath
 

@@ -11,7 +11,7 @@ from asyncnet_gpu.backends.cpu.native.calls import elementary, native
 from asyncnet_gpu.backends.cpu.native.encode import Calls, encode
 from asyncnet_gpu.backends.cpu.numpy_state import new_context
 from asyncnet_gpu.ops.base import Launch, Op
-from tests.native.arrays import alike
+from tests.native.arrays import as_summed
 from tests.native.cases import OPERATORS, bound, cases
 
 #: What is left to Python, and by which operators; "Python" are functions of our own. A ufunc or a
@@ -58,7 +58,7 @@ def test_the_bits_of_python(op: Op) -> None:
                     (*plain.inputs, *plain.outputs), (*listed.inputs, *listed.outputs), strict=True
                 )
                 for wanted, got in pairs:
-                    assert alike(got, wanted), case.name
+                    assert as_summed(got, wanted), case.name
 
     new_context().run(compare)
 

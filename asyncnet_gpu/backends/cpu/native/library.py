@@ -74,14 +74,15 @@ def _load() -> tuple[Library | None, str]:
 
 
 def _open(path: Path) -> tuple[Library | None, str]:
+    source = path.with_suffix(".c")
     try:
         releasing, keeping = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
         releasing.asyncnet_source.restype = ctypes.c_char_p
         compiled_from = releasing.asyncnet_source().decode()
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     except (OSError, AttributeError) as error:
         return None, f"{path} cannot be loaded: {error}"
-    source = path.with_suffix(".c")
-    if compiled_from != hashlib.sha256(source.read_bytes()).hexdigest()[:16]:
+    if compiled_from != digest:
         problem = message("cpu", "call_list.so is out of date", expected=f"compiled from {source}",
                           got="from another version of it",
                           remedy=f"python {path.with_name('build.py')}")  # fmt: skip
