@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from asyncnet_gpu.backends.cpu.native.calls import native, written
@@ -15,6 +17,9 @@ Array = np.ndarray[Any, Any]
 
 #: A call, and all memory that it reads or writes.
 Call = tuple[Callable[[], object], Sequence[Array]]
+
+#: How many times as many random examples as usual.
+MORE = int(os.environ.get("ASYNCNET_CALL_EXAMPLES", "1"))
 
 FLOATS = ("f4", "f8", "f2")
 INTEGERS = ("i4", "i8", "i1", "u1", "u2", "i2", "u4", "u8")
@@ -105,6 +110,11 @@ def layouts(
     possible = [1, 1, -1, 2, -2, 3] + ([] if written or 0 in shape else [0])
     steps = tuple(draw(st.sampled_from(possible)) for _ in shape)
     return Layout(shape, dtype, order, steps, seed=seed, low=low)
+
+
+def examples(n: int) -> settings:
+    """Return the settings of a test of random calls."""
+    return settings(max_examples=n * MORE, deadline=None)
 
 
 def alike(a: Array, b: Array) -> bool:

@@ -6,16 +6,16 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncnet_gpu.ops.strided import launch_all
-from tests.native.arrays import Array, Call, agrees, layouts, numbers, shapes
+from tests.native.arrays import Array, Call, agrees, examples, layouts, numbers, shapes
 
 DTYPES = ("f4", "f8", "f2", "i8", "u1", "?")
 
 
-@settings(max_examples=250, deadline=None)
+@examples(150)
 @given(st.data())
 def test_copies_of_all_layouts(data: st.DataObject) -> None:
     shape = data.draw(shapes(largest=9))
@@ -34,7 +34,7 @@ def test_copies_of_all_layouts(data: st.DataObject) -> None:
     assert agrees(make)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(60)
 @given(st.data())
 def test_copies_within_one_memory(data: st.DataObject) -> None:
     """Turned round, transposed, shifted: NumPy copies as if through another memory."""
@@ -56,7 +56,7 @@ def test_copies_within_one_memory(data: st.DataObject) -> None:
     agrees(make)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(120)
 @given(st.data())
 def test_numbers_are_copied_as_numpy_does_it(data: st.DataObject) -> None:
     number = data.draw(
@@ -99,7 +99,7 @@ def test_numbers_in_arrays_are_read_when_the_list_runs(kind: str) -> None:
     assert agrees(make, runs=4)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(100)
 @given(st.data())
 def test_joins(data: st.DataObject) -> None:
     shape = list(data.draw(shapes(most_axes=4, largest=4).filter(len)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.native.arrays import (
@@ -21,6 +21,7 @@ from tests.native.arrays import (
     agrees,
     alike,
     close,
+    examples,
     layouts,
     numbers,
     shapes,
@@ -81,7 +82,7 @@ def call_of(function: np.ufunc, ins: list[Any], out: Layout, *, positional: bool
 OUTPUT = object()
 
 
-@settings(max_examples=400, deadline=None)
+@examples(250)
 @given(st.data())
 def test_ufuncs_of_all_layouts(data: st.DataObject) -> None:
     function, dtype, made = data.draw(functions())
@@ -98,7 +99,7 @@ def test_ufuncs_of_all_layouts(data: st.DataObject) -> None:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(150)
 @given(st.data())
 def test_operands_that_overlap_the_output(data: st.DataObject) -> None:
     """Views of one memory: NumPy computes as if the output lay elsewhere."""
@@ -134,7 +135,7 @@ def window(memory: Array, shape: tuple[int, ...], first: int, steps: Any) -> Arr
     return np.lib.stride_tricks.as_strided(memory[first:], shape, strides)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(100)
 @given(st.data())
 def test_short_rows_are_staged(data: st.DataObject) -> None:
     """Rows, columns and numbers beside an output of many short rows, below outer axes."""
@@ -156,7 +157,7 @@ def test_short_rows_are_staged(data: st.DataObject) -> None:
     assert agrees(lambda: call_of(function, list(ins), out), close)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(100)
 @given(st.data())
 def test_numbers_beside_arrays(data: st.DataObject) -> None:
     """Numbers of Python and NumPy take part as NumPy has it; what it would convert stays there."""
@@ -181,7 +182,7 @@ def test_numbers_beside_arrays(data: st.DataObject) -> None:
     agrees(lambda: call_of(function, list(ins), out), close)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(100)
 @given(st.data())
 def test_what_numpy_would_convert_stays_there(data: st.DataObject) -> None:
     """Dtypes that differ, the other byte order, odd addresses: refused, or the same."""

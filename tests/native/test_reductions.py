@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.native.arrays import Call, agrees, as_summed, layouts, nearly, shapes
+from tests.native.arrays import Call, agrees, as_summed, examples, layouts, nearly, shapes
 
 UFUNCS = (np.add, np.multiply, np.maximum, np.minimum)
 FUNCTIONS = (np.sum, np.prod, np.max, np.min, np.amax, np.amin)
@@ -48,7 +48,7 @@ def reductions(
     return function, given_, kept
 
 
-@settings(max_examples=400, deadline=None)
+@examples(250)
 @given(st.data())
 def test_reductions_of_all_layouts(data: st.DataObject) -> None:
     if data.draw(st.integers(0, 3)):
@@ -73,7 +73,7 @@ def test_reductions_of_all_layouts(data: st.DataObject) -> None:
     assert agrees(make, nearly)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(60)
 @given(st.data())
 def test_sums_of_contiguous_arrays_have_the_bits_of_numpy(data: st.DataObject) -> None:
     """Numbers are added in the same order, by pairs where NumPy does so."""
@@ -158,7 +158,7 @@ def test_refused(name: str) -> None:
     assert not agrees(lambda: (bad_reductions()[name], []))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(200)
 @given(st.data())
 def test_products_of_all_layouts(data: st.DataObject) -> None:
     dtype = data.draw(st.sampled_from(("f4", "f8", "f2", "i4", "u1")))
