@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncnet_gpu.backends.cpu.native.encode import Calls, encode
 from asyncnet_gpu.ops.strided import launch_all
 from tests.native.arrays import Array, Call, agrees, examples, layouts, numbers, shapes
 
@@ -54,6 +55,15 @@ def test_copies_within_one_memory(data: st.DataObject) -> None:
         return partial(np.copyto, out, np.ones((), bool), where=x), [memory]
 
     agrees(make)
+
+
+def test_nothing_is_copied_onto_itself() -> None:
+    x = np.arange(6.0).reshape(2, 3)
+    for view in (x, x[:, ::-1], x.T):
+        calls = Calls()
+        assert encode(partial(np.copyto, view, view[:]), calls)
+        assert encode(partial(np.copyto, view, view[:], where=np.ones(view.shape, bool)), calls)
+        assert not calls.words
 
 
 @examples(120)

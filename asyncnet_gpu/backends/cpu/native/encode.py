@@ -239,7 +239,9 @@ def _encode_copy(target: Any, source: Any, calls: Calls, where: Any = None) -> b
     axes = elementwise_axes(operands, target.shape, by=0) if at else None
     if not at or axes is None:
         return False
-    return not target.size or calls.add(_NO_LOOP, operands, at, axes, auxiliary=target.itemsize)
+    if not target.size or at[0] == at[1]:  # onto itself
+        return True
+    return calls.add(_NO_LOOP, operands, at, axes, auxiliary=target.itemsize)
 
 
 def _encode_joined(args: tuple[Any, ...], given: dict[str, Any], calls: Calls) -> bool:
