@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncnet_gpu.backends.cpu.native.calls import native, written
 from tests.native.arrays import (
     FLOATS,
     INTEGERS,
@@ -244,3 +245,25 @@ def bad_calls() -> dict[str, Callable[[], object]]:
 @pytest.mark.parametrize("name", list(bad_calls()))
 def test_refused(name: str) -> None:
     assert not agrees(lambda: (bad_calls()[name], []))
+
+
+def test_flags_of_the_processor_are_left_to_nobody() -> None:
+    """A list divides by zero; what NumPy computes next raises nothing."""
+    zeros, ones = np.zeros(4), np.ones((8, 8))
+    call = partial(np.divide, np.ones(4), zeros, out=np.ones(4))
+    assert written(call) is not None
+    launch = native(call)
+    later: list[Callable[[], object]] = [
+        lambda: ones.astype("f4"),
+        lambda: ones.astype("i4"),
+        lambda: ones.sum(),
+        lambda: ones @ ones,
+        lambda: np.exp(ones),
+        lambda: np.float64(3) * 2,
+        lambda: np.int32(7) // np.int32(2),
+        lambda: np.linalg.inv(ones + np.eye(8)),
+    ]
+    with np.errstate(all="raise"):
+        for compute in later:
+            launch()
+            compute()
