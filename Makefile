@@ -62,6 +62,7 @@ stress: venv
 	ASYNCNET_RANDOM_NETS=2000 ASYNCNET_RANDOM_GPU_NETS=200 $(RUN) $(BIN)/python -m pytest \
 	    tests/runs/test_random_nets.py tests/cuda/test_whole_nets.py
 	ASYNCNET_NVRTC=all $(BIN)/python -m pytest tests/cuda/test_nvrtc.py
+	ASYNCNET_CALL_EXAMPLES=40 $(BIN)/python -m pytest tests/native -o timeout=600
 
 onnx-suite: venv
 	$(BIN)/python -m pytest tests/onnx/test_backend_suite.py -m "not gpu"
