@@ -196,7 +196,7 @@ static void run_call(const call *c)
 }
 
 enum { RECORD = 1, WAIT = 2 };            /* the same numbers stand in encode.py */
-enum { DONE = 0, LEFT = 1, STUCK = 2 };   /* and these in library.py */
+enum { DONE = 0, LEFT = 1, STUCK = 2, LOOK = 3 }; /* and these in library.py */
 enum { LEAVE_AT_WAIT = 1, LEAVE_NOW = 2 }; /* and these in events.py, with this struct */
 typedef struct {
     int32_t run;      /* number of the run under way */
@@ -209,12 +209,14 @@ typedef struct {
 
 typedef struct { /* of one thread; the struct stands in calls.py as well */
     int64_t progress;     /* address of the call under way */
+    int64_t since;        /* when the wait under way began, if it is taken up again; or 0 */
     const int64_t *marks; /* addresses of calls, in order, at which to note the time, 0 at the end */
     int64_t *stamps;      /* where to: nanoseconds on the clock, and on that of the thread */
     int64_t thread_clock; /* whether the latter is asked for: it takes a call of the system */
 } lane_state;
 
 #define SLICE_NS 10000000 /* a sleeper looks around so often, lest it miss that it should leave */
+#define LOOK_NS 100000000 /* and has Python look at signals so often */
 
 static int64_t clock_ns(clockid_t clock)
 {
@@ -270,9 +272,9 @@ static void record(int32_t *event, run_state *state)
 #endif
 }
 
-static int wait_for(const int32_t *event, run_state *state)
+static int wait_for(const int32_t *event, run_state *state, lane_state *lane)
 {
-    const int64_t began = now_ns();
+    const int64_t now = now_ns(), began = lane->since ? lane->since : now;
     int result = DONE;
     do {
         for (int i = 0; i < 64; i++) {
@@ -290,6 +292,11 @@ static int wait_for(const int32_t *event, run_state *state)
         }
         if (now_ns() - began > state->limit_ns) {
             result = STUCK;
+            break;
+        }
+        if (now_ns() - now > LOOK_NS) {
+            lane->since = began;
+            result = LOOK;
             break;
         }
         sleep_on(event, seen);
@@ -315,7 +322,7 @@ int asyncnet_run_calls(const int64_t *word, const int64_t *end, run_state *state
         } else if (c.auxiliary == RECORD) {
             record((int32_t *)(intptr_t)c.dimensions[0], state);
         } else {
-            const int result = wait_for((const int32_t *)(intptr_t)c.dimensions[0], state);
+            const int result = wait_for((const int32_t *)(intptr_t)c.dimensions[0], state, lane);
             if (result != DONE) return result;
             if (__atomic_load_n(&state->stop, __ATOMIC_RELAXED)) return LEFT;
         }

@@ -12,9 +12,15 @@ import pytest
 
 import asyncnet_gpu as ag
 from asyncnet_gpu.backends.cpu.events import Events, FlagEvents, LockEvents
-from asyncnet_gpu.backends.cpu.native.calls import CallList, LaneState, written
+from asyncnet_gpu.backends.cpu.native.calls import CallList, written
 from asyncnet_gpu.backends.cpu.native.encode import Calls
-from asyncnet_gpu.backends.cpu.native.library import DrainError, Library, StuckError, library
+from asyncnet_gpu.backends.cpu.native.library import (
+    DrainError,
+    LaneState,
+    Library,
+    StuckError,
+    library,
+)
 
 LONG_S = 60.0
 
@@ -89,13 +95,36 @@ def test_two_threads_take_turns_thousands_of_times(functions: Library, spin: boo
         assert x.tolist() == [5.0] * 3
 
 
-def test_a_wait_for_what_nobody_records_ends_at_the_limit(functions: Library) -> None:
-    events = FlagEvents(1, 0.05, spin=True)
+@pytest.mark.parametrize("limit_s", [0.05, 0.25])  # without and with looks at signals meanwhile
+def test_a_wait_for_what_nobody_records_ends_at_the_limit(
+    functions: Library, limit_s: float
+) -> None:
+    events = FlagEvents(1, limit_s, spin=True)
     events.begin()
     party = Party(functions, events, [wait(events, 0)])
+    begun_s = time.monotonic()
     party.thread.start()
     party.join()
     assert isinstance(party.error, StuckError)
+    assert time.monotonic() - begun_s >= limit_s
+    assert party.state.since == 0
+
+
+def test_a_list_goes_on_behind_a_wait_that_was_taken_up_again(functions: Library) -> None:
+    events = FlagEvents(2, LONG_S, spin=False)
+    events.begin()
+    x = np.zeros(1)
+    items = [adding(x, 1.0), wait(events, 0), adding(x, 2.0), wait(events, 1), adding(x, 4.0)]
+    party = Party(functions, events, items)
+    party.thread.start()
+    until(lambda: party.state.since > 0)
+    events.leave(now=False)  # waits for the event all the same
+    party.thread.join(0.05)
+    assert party.thread.is_alive()
+    CallList([record(events, 0)], functions, events.state, LaneState()).whole()()
+    party.join()
+    assert isinstance(party.error, DrainError)
+    assert (x[0], party.state.since) == (1.0, 0)
 
 
 def test_an_event_of_the_run_before_does_not_count(functions: Library) -> None:

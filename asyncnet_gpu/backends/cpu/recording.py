@@ -12,7 +12,8 @@ from typing import final
 import numpy as np
 
 from asyncnet_gpu.backends.base import Execution, HostSlice, Slice
-from asyncnet_gpu.backends.cpu.native.calls import CallList, LaneState
+from asyncnet_gpu.backends.cpu.native.calls import CallList
+from asyncnet_gpu.backends.cpu.native.library import LaneState
 
 #: Wait or run, step, begin and end, and the end on the clock of the thread.
 _Note = tuple[str, int, float, float, float]

@@ -12,7 +12,7 @@ from typing import final
 import numpy as np
 
 from asyncnet_gpu.backends.cpu.native.encode import Calls, encode
-from asyncnet_gpu.backends.cpu.native.library import Library, Run, library
+from asyncnet_gpu.backends.cpu.native.library import LaneState, Library, Run, library
 from asyncnet_gpu.backends.cpu.native.operands import Array
 from asyncnet_gpu.ops.base import Launch
 from asyncnet_gpu.ops.strided import Launches, nothing
@@ -54,32 +54,6 @@ def native(launch: Launch) -> Launch:
     if calls.words:
         parts.append(CallList([calls], found).whole())
     return parts[0] if len(parts) == 1 else Launches(tuple(parts)) if parts else nothing
-
-
-@final
-class LaneState(ctypes.Structure):
-    """``lane_state`` of ``call_list.c``: what the thread that works off lists tells, and is told.
-
-    Attributes
-    ----------
-    progress
-        Address of the call under way.
-    marks, stamps
-        Addresses of `CallList.marks` and of two 64-bit numbers for each: nanoseconds on the clock
-        and, if `thread_clock` is set, on that of the thread. None asks for no times.
-    """
-
-    progress: int
-    marks: int | None
-    stamps: int | None
-    thread_clock: int
-
-    _fields_ = (
-        ("progress", ctypes.c_int64),
-        ("marks", ctypes.c_void_p),
-        ("stamps", ctypes.c_void_p),
-        ("thread_clock", ctypes.c_int64),
-    )
 
 
 @final

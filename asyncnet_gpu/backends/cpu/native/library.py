@@ -8,9 +8,9 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 from asyncnet_gpu.errors import message
 
@@ -24,7 +24,37 @@ _FOLDERS = (_PACKAGE / "_kernels" / "host", _PACKAGE.parent / "kernels" / "host"
 Run = Callable[[int, int, int | None, int | None], Any]
 
 #: What the function returns; the same numbers stand in ``call_list.c``.
-_DONE, _LEFT, _STUCK = 0, 1, 2
+_DONE, _LEFT, _STUCK, _LOOK = 0, 1, 2, 3
+
+
+@final
+class LaneState(ctypes.Structure):
+    """``lane_state`` of ``call_list.c``: what the thread that works off lists tells, and is told.
+
+    Attributes
+    ----------
+    progress
+        Address of the call under way.
+    since
+        When the wait under way began (nanoseconds), if it was left to be taken up again; or 0.
+    marks, stamps
+        Addresses of `CallList.marks` and of two 64-bit numbers for each: nanoseconds on the clock
+        and, if `thread_clock` is set, on that of the thread. None asks for no times.
+    """
+
+    progress: int
+    since: int
+    marks: int | None
+    stamps: int | None
+    thread_clock: int
+
+    _fields_ = (
+        ("progress", ctypes.c_int64),
+        ("since", ctypes.c_int64),
+        ("marks", ctypes.c_void_p),
+        ("stamps", ctypes.c_void_p),
+        ("thread_clock", ctypes.c_int64),
+    )
 
 
 class DrainError(Exception):
@@ -88,9 +118,9 @@ def _open(path: Path) -> tuple[Library | None, str]:
                           remedy=f"python {path.with_name('build.py')}")  # fmt: skip
         warnings.warn(problem, RuntimeWarning, stacklevel=2)
         return None, problem
-    waiting = _declared(releasing)
-    waiting.errcheck = _check
-    return Library(_declared(releasing), _declared(keeping), waiting), ""
+    run, waiting = _declared(releasing), _declared(releasing)
+    waiting.errcheck = partial(_check, run)
+    return Library(run, _declared(keeping), waiting), ""
 
 
 def _declared(opened: ctypes.CDLL) -> Any:
@@ -100,9 +130,23 @@ def _declared(opened: ctypes.CDLL) -> Any:
     return function
 
 
-def _check(result: int, function: object, arguments: object) -> int:
+def _check(run: Run, result: int, function: object, arguments: tuple[Any, ...]) -> int:
+    if result == _LOOK:
+        result = _go_on(run, *arguments)
     if result == _LEFT:
         raise DrainError
     if result == _STUCK:
         raise StuckError
+    return result
+
+
+def _go_on(run: Run, first: int, end: int, state: int, lane: int) -> int:
+    """Take up a wait that has lasted long: Python handles signals in between, here alone."""
+    told = LaneState.from_address(lane)
+    result = _LOOK
+    try:
+        while result == _LOOK:
+            result = run(told.progress, end, state, lane)
+    finally:
+        told.since = 0  # a handler may have raised: the next wait is another
     return result
