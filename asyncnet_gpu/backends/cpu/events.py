@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import ctypes
+import threading
 from collections.abc import Callable
 from typing import Protocol, final
 
@@ -85,7 +86,10 @@ class LockEvents:
         return record
 
     def begin(self) -> None:
-        """Locks are closed already."""
+        """Close the locks whose wait was interrupted in a run that failed; others are closed."""
+        if self._leaving:
+            for lock in (lock for locks in self._locks for lock in locks):
+                lock.acquire(False)
         self._leaving = False
 
     def leave(self, *, now: bool) -> None:
@@ -125,7 +129,8 @@ class FlagEvents:
     def __init__(self, n_events: int, limit_s: float, *, spin: bool) -> None:
         # A cache line for each: threads that watch different events leave one another alone.
         self._flags = np.zeros((n_events, 16), np.int32)
-        self._state = _State(spin_ns=int(_SPIN_S * 1e9) if spin else 0, limit_ns=int(limit_s * 1e9))
+        limit_ns = int(min(limit_s, threading.TIMEOUT_MAX) * 1e9)  # which fits into 64 bits
+        self._state = _State(spin_ns=int(_SPIN_S * 1e9) if spin else 0, limit_ns=limit_ns)
 
     @property
     def state(self) -> int:
@@ -136,7 +141,8 @@ class FlagEvents:
         """Write a wait down."""
         calls = Calls()
         calls.wait(self._address(event))
-        return calls, lambda: bool(self._flags[event, 0] == self._state.run)
+        flags, state = self._flags, self._state
+        return calls, lambda: bool(flags[event, 0] == state.run) or state.stop == _LEAVE_NOW
 
     def record(self, event: int) -> Side:
         """Write a record down."""

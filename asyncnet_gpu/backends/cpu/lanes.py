@@ -12,13 +12,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import current_thread, main_thread
 from typing import Protocol, final
 
 from asyncnet_gpu.backends.base import Execution
 from asyncnet_gpu.backends.cpu.events import FlagEvents, Side
-from asyncnet_gpu.backends.cpu.native.calls import CallList, LaneState
+from asyncnet_gpu.backends.cpu.native.calls import CallList
 from asyncnet_gpu.backends.cpu.native.encode import Calls
-from asyncnet_gpu.backends.cpu.native.library import DrainError, Library, StuckError
+from asyncnet_gpu.backends.cpu.native.library import DrainError, LaneState, Library, StuckError
 from asyncnet_gpu.backends.cpu.recording import Kind, LaneRecorder
 
 Instruction = Callable[[], object]
@@ -73,7 +74,7 @@ class Lane:
     ready
         By index of a wait, whether it would end at once.
     under_way
-        The last loop and its iterator, which knows how far it has come.
+        The loop and its iterator, which knows how far it has come; None between runs.
     recorder
         Times of the last traced run.
     """
@@ -160,13 +161,21 @@ class Lane:
         self.instructions[:], self._fast.instructions[:] = self._intact
 
     def run(self, execution: Execution) -> bool:
-        """Work the lane off in this thread; errors go into `execution`, nothing is raised.
+        """Work the lane off in this thread; errors go into `execution`.
+
+        Nothing is raised, but in the main thread what is no `Exception`: a `KeyboardInterrupt`.
 
         Returns False when another lane hangs: this one has then given up in the middle.
         """
-        if execution.slices is not None:
+        try:
+            if execution.slices is None:
+                return self._run_plainly(execution)
             self.recorder = LaneRecorder(execution)
             return self._run_traced(execution, self.recorder)
+        finally:
+            self.under_way = None
+
+    def _run_plainly(self, execution: Execution) -> bool:
         cursor = iter(self._fast.instructions)
         self.under_way = cursor, self._fast
         try:
@@ -208,9 +217,10 @@ class Lane:
     @property
     def position(self) -> int:
         """Index of the instruction under way; the length of the lane when it has ended."""
-        if self.under_way is None:
+        under_way = self.under_way  # once: the lane may end meanwhile
+        if under_way is None:
             return len(self.instructions)
-        cursor, loop = self.under_way
+        cursor, loop = under_way
         left = int(cursor.__length_hint__())  # type: ignore[attr-defined]
         place = len(loop.instructions) - left - 1
         if place < 0:
@@ -219,7 +229,13 @@ class Lane:
         return loop.firsts[place] + (calls.item_at(self._state.progress) if calls else 0)
 
     def note(self, execution: Execution, index: int, error: BaseException) -> None:
-        """Keep the error of an instruction; leaving the fast loop is none."""
+        """Keep the error of an instruction; leaving the fast loop is none.
+
+        What interrupts the program goes on at once: nobody waits for the other lanes, and where it
+        came from, an instruction or what lies between two, is not known.
+        """
+        if not isinstance(error, Exception) and current_thread() is main_thread():
+            raise error
         if not isinstance(error, DrainError):
             self.shared.step_failed(execution, self.meaning[index][1], error)
 

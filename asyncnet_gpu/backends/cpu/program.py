@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -117,12 +118,13 @@ class CpuProgram(AbstractProgram):
             self._worker(lane).go(execution)
 
     def _begin(self, execution: Execution, on_done: Callable[[], None] | None) -> None:
-        self._current = execution
-        self._on_done = on_done
-        self._runs += 1
-        if self.hurt or self._changed_lanes:
-            self._heal()
-        self._events.begin()
+        with self._lock:  # a cancel of the run before, however late, changes nothing any more
+            self._current = execution
+            self._on_done = on_done
+            self._runs += 1
+            if self.hurt or self._changed_lanes:
+                self._heal()
+            self._events.begin()
         for step, launch in self._bound.set_inputs(execution.inputs):
             self._lane_of[step].replace(step, launch)
         if len(self._lanes) > 1:
@@ -132,6 +134,9 @@ class CpuProgram(AbstractProgram):
         if self.options.blas_threads is not None:
             self._use = object()
             GOVERNOR.acquire(self.options.blas_threads, self._use)
+        if execution.cancelled:  # before the lanes were as they are now
+            with self._lock:
+                self._run_empty()
         execution.started_s = time.perf_counter()
 
     def _lift_limit(self) -> None:
@@ -177,7 +182,10 @@ class CpuProgram(AbstractProgram):
                     lane.recorder.read(execution)
                     lane.recorder = None
         if not execution.errors and not execution.cancelled:
-            execution.outputs = self._bound.outputs(self._copied)
+            try:
+                execution.outputs = self._bound.outputs(self._copied)
+            except MemoryError as error:  # of this run, not of the thread that happens to end it
+                execution.fail(-1, error)
         self._copied = {}
 
     def _adversary(self, execution: Execution) -> None:
@@ -190,7 +198,8 @@ class CpuProgram(AbstractProgram):
 
     def step_failed(self, execution: Execution, step: int, error: BaseException) -> None:
         """Note an error; the steps that need what it made are lost."""
-        lost = dependents(self.plan, step)
+        # The step itself too: what failed may be its wait, interrupted by a handler of a signal.
+        lost = dependents(self.plan, step) | {step}
         with self._lock:
             execution.fail(step, error)
             self.lost |= lost
@@ -198,16 +207,20 @@ class CpuProgram(AbstractProgram):
             self._events.leave(now=False)
 
     def cancel(self, execution: Execution) -> None:
-        """Replace every launch that has not begun, so that the lanes run empty."""
+        """Have the lanes run empty; those of a run that has not begun will."""
+        execution.cancelled = True
         with self._lock:
-            if self._current is not execution:
-                return
-            execution.cancelled = True
-            self.hurt = True
-            self._changed_lanes = True
-            self._events.leave(now=True)
-            for lane in self._lanes:
-                lane.run_empty()
+            if self._current is execution:
+                self._run_empty()
+
+    def _run_empty(self) -> None:
+        """Replace every launch that has not begun; the caller has the lock."""
+        self.hurt = True
+        self._changed_lanes = True
+        for lane in self._lanes:
+            lane.run_empty()
+        # Last: what follows a list that ends early must not find a launch there.
+        self._events.leave(now=True)
 
     def _pass_barrier(self, node: int) -> None:
         if self._current is not None:
@@ -267,6 +280,7 @@ class _Worker:
         self._go = _thread.allocate_lock()
         self._go.acquire()
         self._execution: Execution | None = None
+        self._stopped = False
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
         try:
             self._thread.start()
@@ -282,7 +296,7 @@ class _Worker:
 
     def _loop(self) -> None:
         set_up()
-        while True:
+        while not self._stopped:
             self._go.acquire()  # idle between runs; `stop` wakes it
             execution, self._execution = self._execution, None
             if execution is None:
@@ -292,7 +306,10 @@ class _Worker:
             del execution  # inputs and outputs belong to the caller, not to an idle thread
 
     def stop(self) -> None:
-        self._go.release()
+        self._stopped = True
+        with contextlib.suppress(RuntimeError):  # woken already: it stops when it has run
+            self._go.release()
 
     def join(self, timeout_s: float) -> None:
-        self._thread.join(timeout_s)
+        if self._thread is not threading.current_thread():  # which ends by itself
+            self._thread.join(timeout_s)
