@@ -286,13 +286,20 @@ class Cancelling(Step):
 # -- signals -----------------------------------------------------------------------------------
 
 
+def send(number: int, step: Step) -> None:
+    """Send a signal once the step has begun and the other stream waits for it."""
+    assert step.begun.wait(LONG_S)
+    time.sleep(0.1)
+    os.kill(os.getpid(), number)
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("traced", [False, True])
 def test_the_keyboard_interrupts_who_waits_for_another_stream(step: Step, traced: bool) -> None:
     with compiled(two_streams(step)) as exe, exe.trace() if traced else nullcontext():
         step.gate.clear()
-        timer = threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        step.begun.clear()
+        in_thread(lambda: send(signal.SIGINT, step))
         with pytest.raises(KeyboardInterrupt):
             exe.run(x=X)
         assert not step.ended.is_set()
@@ -315,7 +322,7 @@ def test_what_a_handler_of_a_signal_raises_is_the_error_of_a_run(step: Step) -> 
     try:
         with compiled(two_streams(step, met)) as exe:
             step.gate.clear()
-            threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+            in_thread(lambda: send(signal.SIGUSR1, step))
             with pytest.raises(SignalError, match="look here"):
                 exe.run(x=X)
             assert met.calls == 0  # it needs the step whose wait was interrupted
