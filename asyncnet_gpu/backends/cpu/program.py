@@ -217,9 +217,11 @@ class CpuProgram(AbstractProgram):
         """Replace every launch that has not begun; the caller has the lock."""
         self.hurt = True
         self._changed_lanes = True
+        # First: a lane that runs empty records its events, though what they stand for is not there.
+        self._events.leave(now=False)
         for lane in self._lanes:
             lane.run_empty()
-        # Last: what follows a list that ends early must not find a launch there.
+        # Last: what follows a list that ends early, without a word, must not be a launch.
         self._events.leave(now=True)
 
     def _pass_barrier(self, node: int) -> None:
