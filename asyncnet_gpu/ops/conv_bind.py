@@ -380,9 +380,10 @@ def _bind_filter(
     xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays, finish: Finish
 ) -> Launch:
     x, pack_x = _packed(xp, ins[0])
-    steps = filter_steps(xp, x, ins[1], out, shape, scratch)
+    w, pack_w = _packed(xp, ins[1])
+    steps = filter_steps(xp, x, w, out, shape, scratch)
     bias = ins[2] if len(ins) > 2 else None
-    return launch_all([*pack_x, *steps, *_bias_step(xp, out, bias), *finish(out)])
+    return launch_all([*pack_x, *pack_w, *steps, *_bias_step(xp, out, bias), *finish(out)])
 
 
 def _bind_shifted(
@@ -391,7 +392,8 @@ def _bind_shifted(
     x, pack_x = ins[0], list[Launch]()
     if not shape.window.padded:  # else it is copied in any case
         x, pack_x = _packed(xp, x)
-    work = ShiftedConv(xp, x, ins[1], out, shape, way, scratch)
+    w, pack_w = _packed(xp, ins[1])
+    work = ShiftedConv(xp, x, w, out, shape, way, scratch)
     bias = ins[2] if len(ins) > 2 else None
     for image in range(shape.n):
         for groups in _parts(shape.groups, work.groups):
@@ -401,7 +403,7 @@ def _bind_shifted(
                 goal = work.add_block(flat, image, groups, rows)
                 work.steps += _bias_step(xp, goal[None], None if bias is None else bias[channels])
                 work.steps += finish(goal)
-    return launch_all([*pack_x, *work.steps])
+    return launch_all([*pack_x, *pack_w, *work.steps])
 
 
 def _parts(extent: int, size: int) -> list[slice]:

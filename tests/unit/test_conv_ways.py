@@ -38,12 +38,18 @@ def shape_of(ins: list[np.ndarray], attrs: dict[str, Any]) -> ConvShape:
 
 
 def convolve(ins: list[np.ndarray], attrs: dict[str, Any]) -> np.ndarray:
-    """Run twice on dirty temporaries, which other operators share."""
+    """Run twice on dirty temporaries, which other operators share.
+
+    What is convolved comes after the binding, as in a plan, and lies as in `ins`.
+    """
+    values, ins = ins, [np.full_like(array, np.nan) for array in ins]
     shape = shape_of(ins, attrs)
     out = np.empty((shape.n, shape.groups * shape.m, *shape.window.out), np.float32)
     wanted = conv_bind.conv_scratch(shape, out.dtype)
     scratch = [np.empty(s.shape, s.dtype) for s in wanted]
     launch = conv_bind.bind_conv(np, ins, out, shape, scratch)
+    for array, value in zip(ins, values, strict=True):
+        array[...] = value
     for _ in range(2):
         for array in (*scratch, out):
             array.fill(np.nan)
@@ -65,7 +71,7 @@ def test_shifted(
     x, w, attrs = SHAPES[name]
     ins = arrays(x, w)
     if strided:
-        ins[0] = np.asfortranarray(ins[0])
+        ins[:2] = [np.asfortranarray(array) for array in ins[:2]]
     monkeypatch.setattr(conv_shift, "_BLOCK_BYTES", block_bytes)
     (expected,) = CONV.reference(ins, {**CONV.attrs, **attrs})
     for way in [None, *ways_of(name)]:
@@ -123,6 +129,7 @@ def test_filters(length: int, stride: int, row: bool) -> None:
     extent = (length - 1) * stride + 32
     x, w = ((2, 1, 1, extent), (1, 1, 1, 32)) if row else ((2, 1, extent), (1, 1, 32))
     ins, attrs = arrays(x, w), {"strides": (1, stride) if row else stride}
+    ins[1] = arrays(x, (*w[:-1], 2 * w[-1]))[1][..., ::2]
     assert conv_filter.is_filter(shape_of(ins, attrs), ins[0].dtype)
     (expected,) = CONV.reference(ins, {**CONV.attrs, **attrs})
     np.testing.assert_allclose(convolve(ins, attrs), expected, rtol=1e-5, atol=1e-4)
