@@ -42,7 +42,9 @@ def convolve(ins: list[np.ndarray], attrs: dict[str, Any]) -> np.ndarray:
 
     What is convolved comes after the binding, as in a plan, and lies as in `ins`.
     """
-    values, ins = ins, [np.full_like(array, np.nan) for array in ins]
+    values = [array.copy() for array in ins]
+    for array in ins:
+        array.fill(np.nan)
     shape = shape_of(ins, attrs)
     out = np.empty((shape.n, shape.groups * shape.m, *shape.window.out), np.float32)
     wanted = conv_bind.conv_scratch(shape, out.dtype)
