@@ -380,10 +380,9 @@ def _bind_filter(
     xp: Any, ins: Arrays, out: Any, shape: ConvShape, scratch: Arrays, finish: Finish
 ) -> Launch:
     x, pack_x = _packed(xp, ins[0])
-    w, pack_w = _packed(xp, ins[1])
-    steps = filter_steps(xp, x, w, out, shape, scratch)
+    steps = filter_steps(xp, x, ins[1], out, shape, scratch)
     bias = ins[2] if len(ins) > 2 else None
-    return launch_all([*pack_x, *pack_w, *steps, *_bias_step(xp, out, bias), *finish(out)])
+    return launch_all([*pack_x, *steps, *_bias_step(xp, out, bias), *finish(out)])
 
 
 def _bind_shifted(
