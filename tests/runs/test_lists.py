@@ -19,7 +19,7 @@ import asyncnet_gpu as ag
 from asyncnet_gpu.backends.base import Execution
 from asyncnet_gpu.backends.cpu.lanes import leave
 from asyncnet_gpu.backends.cpu.program import CpuProgram
-from asyncnet_gpu.backends.cpu.recording import Kind
+from asyncnet_gpu.backends.cpu.recording import Kind, LaneRecorder
 from tests.helpers.threads import in_thread
 
 LONG_S = 30.0
@@ -160,6 +160,24 @@ def test_no_memory_for_the_outputs_is_the_error_of_the_run(
             with pytest.raises(MemoryError, match="no room"):
                 exe.submit(x=X).result(5)
         is_right(exe.submit(x=X).result(5))
+
+
+def test_no_memory_for_the_times_of_a_list_is_the_error_of_the_run(
+    step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carry_out = LaneRecorder.carry_out_list
+
+    def fail(recorder: Any, instruction: Any, calls: Any, lane: Any, meaning: Any) -> None:
+        if meaning[0][0] is Kind.RECORD:  # for which the other stream waits
+            raise MemoryError("no room")
+        carry_out(recorder, instruction, calls, lane, meaning)
+
+    with compiled(two_streams(step), timeout_s=3.0) as exe, exe.trace():
+        with monkeypatch.context() as patched:
+            patched.setattr(LaneRecorder, "carry_out_list", fail)
+            with pytest.raises(MemoryError, match="no room"):
+                exe.run(x=X)
+        is_right(exe.run(x=X))
 
 
 @pytest.mark.usefixtures("way")

@@ -195,11 +195,13 @@ class Lane:
             return self._run_from(0, execution, recorder)
         cursor = iter(self._fast.instructions)
         self.under_way = cursor, self._fast
+        place = 0
         try:
             for place, instruction in enumerate(cursor):
                 first, calls = self._fast.firsts[place], self._fast.lists.get(place)
                 kind, step = self.meaning[first]
                 if calls is not None:
+                    self._state.progress = 0
                     meaning = self.meaning[first : first + len(calls)]
                     recorder.carry_out_list(instruction, calls, self._state, meaning)
                 elif kind is Kind.RECORD:
@@ -211,7 +213,9 @@ class Lane:
         except BaseException as error:
             position = self.position
             self.note(execution, position, error)
-            return self._run_from(position + 1, execution, recorder)
+            # A list may not have begun, for want of memory for its times: it begins now.
+            begun = place not in self._fast.lists or self._state.progress != 0
+            return self._run_from(position + begun, execution, recorder)
         return True
 
     @property
