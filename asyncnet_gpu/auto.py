@@ -22,8 +22,12 @@ from typing import final
 
 from asyncnet_gpu.errors import DeadlineExceeded, message
 
+#: Runs of each mode: to warm up, and measured at least and at most. In between it goes on until
+#: the measured ones have taken so long: clocks rise and cores wake up within a tenth of a second,
+#: and what a mode takes before that says little about what it will take.
 _WARM_UPS = 2
-_TIMED = 7
+_TIMED, _MOST_TIMED = 7, 40
+_LONG_ENOUGH_S = 0.12
 #: A mode must beat a simpler one by this factor.
 _MARGIN = 0.98
 #: Samples that other runs may spoil before it is clear that it will go on like this.
@@ -149,11 +153,14 @@ class Chooser:
                 self._keep("several threads run at a time")
             return
         self.seconds[mode].append(seconds)
-        if min(map(len, self.seconds.values())) >= _WARM_UPS + _TIMED:
-            self._decide()
+        timed = min(map(len, self.seconds.values())) - _WARM_UPS
+        took_s = sum(map(sum, self.seconds.values()))
+        if timed >= _TIMED and (took_s >= _LONG_ENOUGH_S or timed >= _MOST_TIMED):
+            self._decide(max(_TIMED, timed // 2))
 
-    def _decide(self) -> None:
-        seconds = {mode: timed[_WARM_UPS:] for mode, timed in self.seconds.items()}
+    def _decide(self, n: int) -> None:
+        """Compare the last `n` runs of each mode."""
+        seconds = {mode: timed[-n:] for mode, timed in self.seconds.items()}
         best = self.modes[0]
         texts = [f"{best} {1e3 * statistics.median(seconds[best]):.3f} ms"]
         for mode in self.modes[1:]:
@@ -163,7 +170,7 @@ class Chooser:
             if ratio < _MARGIN:
                 best = mode
         self.choice = best
-        self.why = f"measured, median of {_TIMED} runs in turn: {', '.join(texts)}"
+        self.why = f"measured, median of {n} runs in turn: {', '.join(texts)}"
         self.decided = True
 
     def settle(self, reason: str) -> None:

@@ -78,7 +78,7 @@ def auto(backend: str = "cpu") -> dict[str, Any]:
     for name, make in TEN_NETS.items():
         net, inputs = make()
         exes = {m: net.compile(backend=backend, mode=m) for m in modes}
-        for _ in range(50):  # auto decides
+        for _ in range(100):  # auto decides
             exes["auto"].run(inputs)
         calls: dict[str, Callable[[], object]] = {
             m: partial(exe.run, inputs) for m, exe in exes.items()

@@ -16,7 +16,7 @@ from .candidate import Candidate, Outputs
 MODES = ("serial", "streams", "graph-serial", "graph", "auto")
 CONCURRENT = ("streams", "graph")
 #: Runs after which `auto` has decided, whatever the number of modes.
-_AUTO_RUNS = 50
+_AUTO_RUNS = 100
 
 
 def ours(
