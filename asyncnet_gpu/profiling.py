@@ -39,7 +39,7 @@ class Profile:
     def note(self, execution: Execution) -> None:
         """Take the times of a run of the plan that has succeeded."""
         self.warm = True
-        for part in execution.slices or ():
+        for part in execution.read():
             name = self.plan.node_of(self.plan.steps[part.step]).name
             took_s = max(0.0, part.end_s - part.start_s)  # clocks of devices have a grain
             self.seconds[name] = min(took_s, self.seconds.get(name, took_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -59,17 +60,35 @@ class Timeline:
     def __init__(self, plan: Plan, model: DeviceModel) -> None:
         self.plan = plan
         self.model = model
-        self.runs: list[TracedRun] = []
+        self._runs: list[TracedRun] = []
+        self._unread: list[tuple[int, Execution]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def runs(self) -> list[TracedRun]:
+        """The runs so far; their times are worked out when somebody looks."""
+        with self._lock:
+            while self._unread:
+                self._read(*self._unread.pop(0))
+        return self._runs
 
     def add(self, slot: int, execution: Execution) -> None:
         """Keep the slices of a run that has ended."""
+        # Not the execution itself, which holds arrays of the caller's.
+        kept = Execution(
+            {}, slices=execution.slices, host=execution.host, unread=execution.unread,
+            started_s=execution.started_s,
+        )  # fmt: skip
+        self._unread.append((slot, kept))
+
+    def _read(self, slot: int, execution: Execution) -> None:
         started_s = execution.started_s
-        last = next((run for run in reversed(self.runs) if run.slot == slot), None)
+        last = next((run for run in reversed(self._runs) if run.slot == slot), None)
         if last is not None:
             # Virtual time can be longer than real time: runs of a slot follow one another.
             started_s = max(started_s, last.started_s + last.elapsed_s)
-        slices, host = tuple(execution.slices or ()), tuple(execution.host)
-        self.runs.append(TracedRun(slot, started_s, slices, host))
+        slices = tuple(execution.read())
+        self._runs.append(TracedRun(slot, started_s, slices, tuple(execution.host)))
 
     def to_chrome(self) -> dict[str, Any]:
         """Return the runs as Chrome trace events, which Perfetto and chrome://tracing open."""

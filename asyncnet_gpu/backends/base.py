@@ -132,6 +132,8 @@ class Execution:
         A list when the execution is traced; None costs nothing.
     host
         What the host did; filled in together with `slices`.
+    unread
+        Fills in more of both: called once somebody wants to see them, not while runs go on.
     ranges
         Ranges for a profiler, when asked for; heeded by traced executions only.
     cpu_times
@@ -145,9 +147,16 @@ class Execution:
     passed: set[int] = field(default_factory=set)
     slices: list[Slice] | None = None
     host: list[HostSlice] = field(default_factory=list)
+    unread: list[Callable[[], None]] = field(default_factory=list)
     ranges: Ranges | None = None
     cpu_times: bool = False
     started_s: float = field(default_factory=time.perf_counter)
+
+    def read(self) -> list[Slice]:
+        """Return all slices; of an execution that was not traced none."""
+        while self.unread:
+            self.unread.pop(0)()
+        return self.slices or []
 
     def fail(self, step: int, error: BaseException) -> None:
         """Note that a step failed now; step -1 means outside any step."""

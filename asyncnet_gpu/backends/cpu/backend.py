@@ -26,6 +26,8 @@ _BYTES_PER_S = 6e9
 _LAUNCH_S = 1e-6
 _HANDOFF_S = 60e-6
 _FLAG_HANDOFF_S = 10e-6
+#: Where no thread has to be woken for an event, functions of Python's that take longer overlap.
+_SHORTEST_UNLOCKED_S = 20e-6
 _ALIGNMENT = 64  # a cache line, and the widest vector
 
 
@@ -56,7 +58,7 @@ class CpuBackend(AbstractBackend):
             copy_bytes_per_s=_BYTES_PER_S,
             lanes=usable_cores(),
             threads=True,
-            shortest_unlocked_s=_HANDOFF_S,
+            shortest_unlocked_s=_SHORTEST_UNLOCKED_S if by_flags else _HANDOFF_S,
             interprets=not by_flags,
         )
 

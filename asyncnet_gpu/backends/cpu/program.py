@@ -179,7 +179,9 @@ class CpuProgram(AbstractProgram):
         if execution.slices is not None:
             for lane in self._lanes:
                 if lane.recorder is not None:
-                    lane.recorder.read(execution)
+                    # Read when somebody looks: here it would take the run's time.
+                    into = execution.slices, execution.host, execution.started_s
+                    execution.unread.append(partial(lane.recorder.read, *into))
                     lane.recorder = None
         if not execution.errors and not execution.cancelled:
             try:

@@ -99,22 +99,21 @@ class LaneRecorder:
         finally:
             self._ranges.end()
 
-    def read(self, execution: Execution) -> None:
-        """Add what was noted to the execution, once the lane has ended."""
-        assert execution.slices is not None
-        zero_s, before_s = execution.started_s, self._begun_cpu_s
+    def read(self, slices: list[Slice], host: list[HostSlice], zero_s: float) -> None:
+        """Add what was noted, once the lane has ended; the run began at `zero_s`."""
+        before_s, cpu_times = self._begun_cpu_s, self._cpu_time is thread_time
         on_core_s: float | None = None
         for what, step, start_s, end_s, cpu_s in self._all_notes():
             start_s, end_s = start_s - zero_s, end_s - zero_s
-            if execution.cpu_times:
+            if cpu_times:
                 # From the end of the instruction before: the little between them counts as work.
                 on_core_s = min(cpu_s - before_s, end_s - start_s)
                 before_s = cpu_s
             if what == Kind.RECORD.value:
                 continue
             if what == Kind.RUN.value:
-                execution.slices.append(Slice(step, start_s, end_s))
-            execution.host.append(HostSlice(self._thread, what, step, start_s, end_s, on_core_s))
+                slices.append(Slice(step, start_s, end_s))
+            host.append(HostSlice(self._thread, what, step, start_s, end_s, on_core_s))
 
     def _all_notes(self) -> Iterator[_Note]:
         shift_s = _monotonic_to_perf_s()
@@ -123,6 +122,8 @@ class LaneRecorder:
                 yield note
                 continue
             stamps, meaning = note
-            walls, own = (stamps.T / 1e9).tolist()
-            for i, (kind, step) in enumerate(meaning[: max(0, len(walls) - 1)]):
-                yield kind.value, step, walls[i] + shift_s, walls[i + 1] + shift_s, own[i + 1]
+            times = stamps.tolist()
+            for (kind, step), (start, _), (end, own) in zip(
+                meaning, times, times[1:], strict=False  # it may have been left before its end
+            ):  # fmt: skip
+                yield kind.value, step, 1e-9 * start + shift_s, 1e-9 * end + shift_s, 1e-9 * own
