@@ -112,9 +112,9 @@ class Engine:
         slot = self._take_slot()
         if slot is None:
             return self.submit(execution, None).result(timeout_s)
-        self._prepare(execution)
         ended = False
         try:
+            self._prepare(execution)
             ended = slot.program.execute(execution, timeout_s)
         finally:
             if ended:
