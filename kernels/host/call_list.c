@@ -38,8 +38,9 @@
 #include <unistd.h>
 #endif
 
-enum { MAX_OPERANDS = 8, MAX_AXES = 32, MAX_STAGED = 3 }; /* the same numbers stand in encode.py */
-enum { STAGE = 512 };                                     /* elements of a buffer */
+/* The same numbers stand in encode.py and axes.py. */
+enum { MAX_OPERANDS = 8, MAX_AXES = 32, MAX_STAGED = 3 };
+enum { STAGE = 512 }; /* elements of a buffer */
 
 typedef int (*inner_loop)(void *context, char *const *data, const int64_t *dimensions,
                           const int64_t *strides, void *auxiliary);
@@ -195,9 +196,10 @@ static void run_call(const call *c)
     }
 }
 
-enum { RECORD = 1, WAIT = 2 };            /* the same numbers stand in encode.py */
-enum { DONE = 0, LEFT = 1, STUCK = 2, LOOK = 3 }; /* and these in library.py */
-enum { LEAVE_AT_WAIT = 1, LEAVE_NOW = 2 }; /* and these in events.py, with this struct */
+/* The same numbers stand in encode.py, library.py and events.py, the struct in events.py. */
+enum { RECORD = 1, WAIT = 2 };
+enum { DONE = 0, LEFT = 1, STUCK = 2, LOOK = 3 };
+enum { LEAVE_AT_WAIT = 1, LEAVE_NOW = 2 };
 typedef struct {
     int32_t run;      /* number of the run under way */
     int32_t stop;     /* 0, or when to leave the list */
@@ -207,7 +209,7 @@ typedef struct {
     int64_t limit_ns; /* how long a thread waits for an event at most */
 } run_state;
 
-typedef struct { /* of one thread; the struct stands in calls.py as well */
+typedef struct { /* of one thread; the struct stands in library.py as well */
     int64_t progress;     /* address of the call under way */
     int64_t since;        /* when the wait under way began, if it is taken up again; or 0 */
     const int64_t *marks; /* addresses of calls, in order, at which to note the time, 0 at the end */

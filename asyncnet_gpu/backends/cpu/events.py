@@ -32,6 +32,10 @@ Side = Callable[[], object] | Calls
 class Events(Protocol):
     """All events of a program."""
 
+    @property
+    def state(self) -> int | None:
+        """Address of what the C function wants to know; None where events are no part of lists."""
+
     def wait(self, event: int) -> tuple[Side, Callable[[], bool]]:
         """Return a wait for an event, and whether it would end at once."""
 
@@ -55,6 +59,8 @@ class LockEvents:
     A lock of its own for each waiting step makes an event reset itself: after a run every lock is
     closed as before it.
     """
+
+    state = None
 
     def __init__(self, n_events: int, limit_s: float) -> None:
         self._limit_s = limit_s

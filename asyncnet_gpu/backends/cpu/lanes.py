@@ -16,7 +16,7 @@ from threading import current_thread, main_thread
 from typing import Protocol, final
 
 from asyncnet_gpu.backends.base import Execution
-from asyncnet_gpu.backends.cpu.events import FlagEvents, Side
+from asyncnet_gpu.backends.cpu.events import Side
 from asyncnet_gpu.backends.cpu.native.calls import CallList
 from asyncnet_gpu.backends.cpu.native.encode import Calls
 from asyncnet_gpu.backends.cpu.native.library import DrainError, LaneState, Library, StuckError
@@ -104,9 +104,14 @@ class Lane:
         self._sides.append(side)
         self.meaning.append((kind, step))
 
-    def close(self, library: Library | None, events: object) -> list[CallList]:
-        """Make the instructions; return the lists of calls among them."""
-        state = events.state if isinstance(events, FlagEvents) else None
+    def close(self, library: Library | None, state: int | None) -> list[CallList]:
+        """Make the instructions; return the lists of calls among them.
+
+        Parameters
+        ----------
+        state
+            As `Events.state`.
+        """
         fast = _Loop([], firsts := [], {})
         for first, sides in self._runs():
             firsts.append(first)

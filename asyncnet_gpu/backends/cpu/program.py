@@ -69,7 +69,7 @@ class CpuProgram(AbstractProgram):
                 lane.add(Kind.RECORD, index, self._events.record(step.records))
         made = [lanes[stream] for stream in sorted(lanes)]
         self._bound.point_at_inputs(
-            [calls for lane in made for calls in lane.close(functions, self._events)]
+            [calls for lane in made for calls in lane.close(functions, self._events.state)]
         )
         return made
 

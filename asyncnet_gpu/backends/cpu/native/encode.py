@@ -58,7 +58,7 @@ class Calls:
     pointers
         Index in `words` of each address of elements.
     kept
-        What owns the memory, loops included.
+        What owns the memory of the operands.
     seconds
         Rough estimate of how long they take.
     waits

@@ -20,7 +20,7 @@ SWITCH = "ASYNCNET_NATIVE"
 _PACKAGE = Path(__file__).resolve().parents[3]
 _FOLDERS = (_PACKAGE / "_kernels" / "host", _PACKAGE.parent / "kernels" / "host")
 
-#: ``(first word, end, state, progress)`` as addresses; the last two may be None.
+#: ``(first word, end, state, lane)`` as addresses; the last two may be None.
 Run = Callable[[int, int, int | None, int | None], Any]
 
 #: What the function returns; the same numbers stand in ``call_list.c``.
