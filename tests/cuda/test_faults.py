@@ -301,15 +301,6 @@ def test_a_python_number_as_kernel_argument_is_refused() -> None:
         net.compile(backend="cuda", mode="serial")
 
 
-@pytest.fixture
-def no_garbage() -> Iterator[None]:
-    """Keep the collector from freeing what earlier tests left: freeing waits for a stuck device."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def row() -> ag.AsyncNet:
     """Steps that are kernels of ours."""
     net = ag.AsyncNet("row")

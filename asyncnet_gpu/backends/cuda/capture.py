@@ -12,13 +12,13 @@ import contextlib
 from collections.abc import Sequence
 from typing import final
 
-import cupy
 import numpy as np
 from cupy.cuda import runtime
 
 from asyncnet_gpu.backends.base import Execution
 from asyncnet_gpu.backends.cuda.arrays import upload
 from asyncnet_gpu.backends.cuda.context import Stream
+from asyncnet_gpu.backends.cuda.copy import pinned_memory
 from asyncnet_gpu.backends.cuda.device import OnDevice
 from asyncnet_gpu.backends.cuda.faults import driver_errors
 from asyncnet_gpu.backends.cuda.issue import IssueList
@@ -33,8 +33,7 @@ class Marks:
     def __init__(self, nodes: Sequence[int], device: int, resources: Resources) -> None:
         self._index = {node: i for i, node in enumerate(nodes)}
         n = max(1, len(nodes))
-        memory = cupy.cuda.PinnedMemory(4 * n, runtime.hostAllocPortable)
-        self._pinned = cupy.cuda.PinnedMemoryPointer(memory, 0)
+        self._pinned = pinned_memory(4 * n)
         self._words = np.frombuffer(self._pinned, np.uint32, n)
         self._words[:] = 0
         self._one = resources.memory(4, device)

@@ -14,6 +14,15 @@ from asyncnet_gpu.backends.cuda.device import OnDevice, peer_access
 Call = Callable[[], object]
 
 
+def pinned_memory(nbytes: int) -> Any:
+    """Return pinned host memory from CuPy's pool, which takes it back with the last reference.
+
+    Not from the driver: freeing waits for all devices, and the last reference may lie in a cycle
+    that the collector finds in the middle of another run.
+    """
+    return cupy.cuda.alloc_pinned_memory(nbytes)
+
+
 def contiguous_copy(
     target: int, device: int, source: int, source_device: int, nbytes: int, stream: int
 ) -> Call:
@@ -30,7 +39,7 @@ def staged_copy(target: int, source: int, nbytes: int, stream: int) -> tuple[tup
 
     For devices that cannot reach one another; the second part follows the first in stream order.
     """
-    pinned = cupy.cuda.PinnedMemory(nbytes, runtime.hostAllocPortable)
+    pinned = pinned_memory(nbytes)
     calls = (
         partial(
             runtime.memcpyAsync, pinned.ptr, source, nbytes, runtime.memcpyDeviceToHost, stream

@@ -20,6 +20,7 @@ from asyncnet_gpu.backends.base import ProgramOptions
 from asyncnet_gpu.backends.cuda.arrays import INPUT_ALIGNMENT, array_over, pretend_memory, upload
 from asyncnet_gpu.backends.cuda.bound import BoundPlan, Room, run_with_cupy
 from asyncnet_gpu.backends.cuda.context import Call, MovingCall, StepContext
+from asyncnet_gpu.backends.cuda.copy import pinned_memory
 from asyncnet_gpu.backends.cuda.faults import explained, status_of
 from asyncnet_gpu.backends.cuda.launch import pack
 from asyncnet_gpu.backends.cuda.resources import Resources
@@ -269,11 +270,10 @@ class StreamBinder:
     def read(self, array: Any) -> Callable[[], Any]:
         """Return a function that fetches one number and waits for it."""
         if self._n_read == len(self._pinned):
-            self._pinned.append(cupy.cuda.PinnedMemory(8, runtime.hostAllocPortable))
+            self._pinned.append(pinned_memory(8))
         pinned = self._pinned[self._n_read]
         self._n_read += 1
-        pointer = cupy.cuda.PinnedMemoryPointer(pinned, 0)
-        word = np.frombuffer(pointer, array.dtype, 1)
+        word = np.frombuffer(pinned, array.dtype, 1)
         stream = self._context.stream.ptr
         fetch = partial(runtime.memcpyAsync, pinned.ptr, array.data.ptr, array.nbytes,
                         runtime.memcpyDeviceToHost, stream)  # fmt: skip
