@@ -13,7 +13,7 @@ def no_garbage() -> Iterator[None]:
     """Keep the collector from freeing, while a device is stuck, what earlier tests left.
 
     The driver frees memory only when all devices are idle. What executables leave needs no
-    freeing (see test_garbage.py); arrays of a test's own may.
+    freeing (see test_reclaim.py); arrays of a test's own may.
     """
     gc.collect()
     gc.disable()

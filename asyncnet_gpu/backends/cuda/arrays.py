@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, final
 
 import cupy
@@ -193,21 +194,30 @@ def blob_array(blob: BlobInfo, block: Any, start: int = 0) -> Any:
     return array_over(block, start + blob.offset, blob.spec, blob.strides)
 
 
+@cache
+def _stream(device: int) -> int:
+    """Return a stream for copies of ours: what the caller has enqueued does not hold them up."""
+    with OnDevice(device):
+        return int(runtime.streamCreateWithFlags(runtime.streamNonBlocking))
+
+
 def upload(block: Any, value: np.ndarray[Any, Any], device: int) -> None:
     """Fill device memory from a NumPy array and wait for it."""
     host = np.ascontiguousarray(value)
-    if host.nbytes:
-        with OnDevice(device):
-            runtime.memcpy(block.ptr, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice)
-            # RAW: from pageable memory a copy may come back before its last bytes have arrived,
-            # and our streams do not order themselves with the legacy stream.
-            runtime.streamSynchronize(0)
+    _copy(block.ptr, host.ctypes.data, host.nbytes, runtime.memcpyHostToDevice, device)
 
 
 def download(block: Any, spec: TensorSpec, device: int) -> np.ndarray[Any, Any]:
     """Return the first bytes of device memory as a fresh NumPy array."""
     host = np.empty(spec.shape, spec.dtype)
-    if host.nbytes:
-        with OnDevice(device):
-            runtime.memcpy(host.ctypes.data, block.ptr, host.nbytes, runtime.memcpyDeviceToHost)
+    _copy(host.ctypes.data, block.ptr, host.nbytes, runtime.memcpyDeviceToHost, device)
     return host
+
+
+def _copy(target: int, source: int, nbytes: int, kind: int, device: int) -> None:
+    if nbytes:
+        stream = _stream(device)
+        with OnDevice(device):
+            runtime.memcpyAsync(target, source, nbytes, kind, stream)
+            # RAW by whoever comes next, on any stream or the host: the bytes have arrived.
+            runtime.streamSynchronize(stream)

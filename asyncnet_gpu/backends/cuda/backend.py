@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import cupy
 
 from asyncnet_gpu.backends.base import AbstractBackend, AbstractProgram, ProgramOptions
-from asyncnet_gpu.backends.cuda import arrays, device
+from asyncnet_gpu.backends.cuda import arrays, device, reclaim
 from asyncnet_gpu.backends.cuda.bound import physical_devices
 from asyncnet_gpu.backends.cuda.faults import (
     device_error,
@@ -17,7 +17,7 @@ from asyncnet_gpu.backends.cuda.faults import (
     is_out_of_memory,
     out_of_memory,
 )
-from asyncnet_gpu.backends.cuda.program import UNFINISHED, CudaProgram, reclaim
+from asyncnet_gpu.backends.cuda.program import CudaProgram
 from asyncnet_gpu.backends.cuda.waiter import Waiter
 from asyncnet_gpu.graph import PERSISTENT_KINDS
 from asyncnet_gpu.plan.cost import DeviceModel
@@ -84,6 +84,7 @@ class CudaBackend(AbstractBackend):
 
     def load_values(self, plan: Plan, options: ProgramOptions) -> Mapping[int, Any]:
         """Copy parameters, states and constants to their devices."""
+        reclaim.reclaim()
         self._devices = options.devices
         devices = physical_devices(plan, options)
         graph = plan.graph
@@ -111,7 +112,7 @@ class CudaBackend(AbstractBackend):
         self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions
     ) -> AbstractProgram:
         """Bind the plan to a new slot."""
-        reclaim()
+        reclaim.reclaim()
         return CudaProgram(plan, values, options, self._waiter)
 
     def read_value(self, buffer: Any, spec: TensorSpec) -> Any:
@@ -124,9 +125,10 @@ class CudaBackend(AbstractBackend):
 
     def close(self) -> None:
         """Free parameters, states and constants; all programs are closed or given up."""
-        reclaim()
         buffers, self._buffers = self._buffers, []
-        if UNFINISHED:
-            return  # a program that was given up may still read them: better lost than overwritten
-        for buffer in buffers:
-            buffer.memory.free()
+
+        def free() -> None:
+            for buffer in buffers:
+                buffer.memory.free()
+
+        reclaim.release(free)  # a program that was given up may still read them

@@ -12,6 +12,7 @@ from typing import Any, final
 from cupy.cuda import runtime
 
 from asyncnet_gpu.backends.base import AbstractProgram, Execution, ProgramOptions, dependents
+from asyncnet_gpu.backends.cuda import reclaim
 from asyncnet_gpu.backends.cuda.arrays import Adopted
 from asyncnet_gpu.backends.cuda.bound import BoundPlan, planned_bytes
 from asyncnet_gpu.backends.cuda.capture import Marks, Recorder
@@ -39,9 +40,6 @@ from asyncnet_gpu.ops.control import CONTROL
 from asyncnet_gpu.plan.types import Plan
 
 _log = logging.getLogger("asyncnet_gpu")
-
-#: Programs that were given up. Their memory may be in use: it is freed when the device has ended.
-UNFINISHED: list[CudaProgram] = []
 
 #: Captures that are tried: other threads may spoil one by a call that waits for the device.
 _CAPTURES = 3
@@ -90,7 +88,7 @@ class CudaProgram(AbstractProgram):
         try:
             self._build(values)
         except BaseException as error:
-            self._resources.close()
+            reclaim.release(self._resources.close)
             wrapped = explained(self._where, error)
             if wrapped is error:
                 raise
@@ -415,10 +413,10 @@ class CudaProgram(AbstractProgram):
     # -- the very end ------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Free everything; the program is idle."""
+        """Free everything, now or soon; the program is idle."""
         if self._issuer is not None:
             self._issuer.stop()
-        self._forget()
+        reclaim.release(self._forget)
 
     def abandon(self) -> None:
         """Let go; what is still in use is kept until the device has ended, or for ever."""
@@ -428,7 +426,7 @@ class CudaProgram(AbstractProgram):
             self.cancel(current)
         if self._issuer is not None:
             self._issuer.stop()
-        UNFINISHED.append(self)
+        reclaim.give_up(self._ended, self._forget)
 
     def _forget(self) -> None:
         self._issue.drop()
@@ -438,11 +436,3 @@ class CudaProgram(AbstractProgram):
         self._bound.calls = []
         self._bound.arrays = {}
         self._resources.close()
-
-
-def reclaim() -> None:
-    """Free the programs that were given up and have come to an end since; never blocks."""
-    for program in list(UNFINISHED):
-        if program._ended():
-            UNFINISHED.remove(program)
-            program._forget()
