@@ -16,6 +16,7 @@ from asyncnet_gpu.engine import Engine
 from asyncnet_gpu.errors import PlanError, message
 from asyncnet_gpu.executor import Executable
 from asyncnet_gpu.graph import Graph, build_graph
+from asyncnet_gpu.limits import longest_run_s
 from asyncnet_gpu.passes import run_passes
 from asyncnet_gpu.place import place
 from asyncnet_gpu.plan import make_plan
@@ -87,6 +88,7 @@ def compile(  # noqa: A001 - the word every user of such a library looks for
     make_plans = partial(_plans, graph, loaded, mode, allocator, max_streams)
     plans = make_plans(measured)
     n_blas = _blas_threads(plans, blas_threads)
+    timeout_s = longest_run_s(timeout_s)
     options = ProgramOptions(timeout_s, n_blas, adversary_seed, _devices(graph, loaded, devices))
     check_counts(slots, queue, on_full)
     values = loaded.load_values(next(iter(plans.values())), options)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncnet_gpu.errors import DeadlineExceeded, message
+from asyncnet_gpu.limits import limit_s
 
 if TYPE_CHECKING:
     from asyncnet_gpu.blob import Blob
@@ -93,11 +94,12 @@ class AsyncNetBarrier:
         DeadlineExceeded
             If the limit passes first; the run is not touched.
         """
-        limit_s = run.timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + limit_s
+        where = f"barrier {self.name!r}"
+        longest_s = run.timeout_s if timeout_s is None else limit_s(where, "timeout_s", timeout_s)
+        deadline = time.monotonic() + longest_s
         pause_s = _FIRST_PAUSE_S
         while not self.reached(run):
-            self._check(deadline, limit_s)
+            self._check(deadline, longest_s)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -105,12 +107,13 @@ class AsyncNetBarrier:
         """Return this barrier in one run, for ``await barrier.of(run)``."""
         return BarrierInRun(self, run)
 
-    def _check(self, deadline: float, limit_s: float) -> None:
+    def _check(self, deadline: float, longest_s: float) -> None:
         if time.monotonic() > deadline:
             raise DeadlineExceeded(
                 message(
-                    f"barrier {self.name!r}", "not passed in time", expected=f"within {limit_s} s",
-                    got="still waiting", remedy="The run goes on; wait again or cancel it.",
+                    f"barrier {self.name!r}", "not passed in time",
+                    expected=f"within {longest_s} s", got="still waiting",
+                    remedy="The run goes on; wait again or cancel it.",
                 )
             )  # fmt: skip
 

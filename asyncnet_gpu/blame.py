@@ -45,10 +45,8 @@ def blame(plan: Plan, slot: int, execution: Execution) -> BaseException:
         return first.error  # KeyboardInterrupt, SystemExit: not ours to wrap
     error = _compose(plan, slot, first)
     for later in errors[1:]:
-        error.add_note(
-            f"also failed: {describe_step(plan, later.step)}: "
-            f"{type(later.error).__name__}: {later.error}"
-        )
+        where = "the run" if later.step < 0 else describe_step(plan, later.step)
+        error.add_note(f"also failed: {where}: {type(later.error).__name__}: {later.error}")
     return error
 
 

@@ -30,7 +30,7 @@ class OnnxImportError(AsyncNetError, ValueError):
 
 
 class PlanError(AsyncNetError, ValueError):
-    """A plan cannot be made as asked: unknown mode or allocator, device that does not exist."""
+    """An option is wrong: unknown mode or allocator, device that does not exist, no time at all."""
 
 
 class VerificationError(AsyncNetError):

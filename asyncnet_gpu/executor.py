@@ -21,6 +21,7 @@ from asyncnet_gpu.errors import (
     ShapeError,
     message,
 )
+from asyncnet_gpu.limits import limit_s
 from asyncnet_gpu.place import replica_names
 from asyncnet_gpu.plan.types import CONCURRENT, MODES, Plan
 from asyncnet_gpu.profiling import Profile, Remade, Remake, same_schedule
@@ -127,6 +128,8 @@ class Executable:
         DeviceError
             If a step failed; also an instance of the error that the operator raised.
         """
+        if timeout_s is not None:
+            timeout_s = limit_s("run", "timeout_s", timeout_s)
         arrays = self._adopt(inputs, named)
         if self._settled:
             return self._engine.run(Execution(arrays), timeout_s)

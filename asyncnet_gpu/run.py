@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 from asyncnet_gpu.backends.base import Execution
 from asyncnet_gpu.errors import DeadlineExceeded, QueueFull, RunCancelled, message
+from asyncnet_gpu.limits import limit_s
 
 if TYPE_CHECKING:
     import threading
@@ -83,7 +84,9 @@ class Run:
         self.state = State.QUEUED
         self.timeout_s = engine.timeout_s
         self.started_s: float | None = None
-        self.deadline_s = None if deadline_s is None else time.monotonic() + deadline_s
+        if deadline_s is not None:
+            deadline_s = time.monotonic() + limit_s("submit", "deadline_s", deadline_s)
+        self.deadline_s = deadline_s
         self._outputs: dict[str, Any] = {}
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Run], None]] = []
@@ -201,7 +204,9 @@ class Run:
         return max(0.0, begun + self.timeout_s - time.monotonic()) + 1e-3
 
     def _wait(self, timeout_s: float | None) -> None:
-        until = None if timeout_s is None else time.monotonic() + timeout_s
+        until = None
+        if timeout_s is not None:
+            until = time.monotonic() + limit_s("run", "timeout_s", timeout_s)
         while self.state is not State.DONE:
             left = self._left_s() if until is None else max(0.0, until - time.monotonic())
             if self._done.acquire(True, left):
