@@ -312,7 +312,15 @@ def send(number: int, step: Step) -> None:
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.usefixtures("way")
+@pytest.fixture
+def keyboard() -> Iterator[None]:
+    """Let SIGINT interrupt also where the shell has it ignored: it does for jobs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("way", "keyboard")
 @pytest.mark.parametrize("traced", [False, True])
 def test_the_keyboard_interrupts_who_waits_for_another_stream(step: Step, traced: bool) -> None:
     with compiled(two_streams(step)) as exe, exe.trace() if traced else nullcontext():
