@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import final
 
 from asyncnet_gpu.errors import DeadlineExceeded, message
+from asyncnet_gpu.forking import now_and_after_fork
 
 #: Runs of each mode: to warm up, and measured at least and at most. In between it goes on until
 #: the measured ones have taken so long: clocks rise and cores wake up within a tenth of a second,
@@ -66,11 +67,14 @@ class Chooser:
         self.seconds: dict[str, list[float]] = {mode: [] for mode in self.modes}
         self._exclusive = exclusive
         self._timeout_s = timeout_s
+        self._visits = 0  # of runs beside the one that measures
+        self._spoilt = 0
+        now_and_after_fork(self, Chooser._make_locks)
+
+    def _make_locks(self) -> None:
         self._turn = threading.Lock()
         #: Held while candidates, choice or what carries them out is exchanged; after the turn.
         self.lock = threading.Lock()
-        self._visits = 0  # of runs beside the one that measures
-        self._spoilt = 0
 
     @contextmanager
     def profile(self, timeout_s: float | None = None) -> Iterator[bool]:

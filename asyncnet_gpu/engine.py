@@ -23,6 +23,7 @@ from asyncnet_gpu.backends.base import (
 )
 from asyncnet_gpu.blame import blame, describe_step
 from asyncnet_gpu.errors import AsyncNetError, DeadlineExceeded, NetError, message
+from asyncnet_gpu.forking import now_and_after_fork
 from asyncnet_gpu.ops.barrier import BARRIERS
 from asyncnet_gpu.plan.types import Plan
 from asyncnet_gpu.run import Run, State, cancelled_error, expired_error, queue_full_error
@@ -70,7 +71,6 @@ class Engine:
         options: ProgramOptions, *, n_slots: int, queue: int, on_full: Literal["block", "raise"],
     ) -> None:  # fmt: skip
         self.plan = plan
-        self.lock = threading.Lock()
         self.timeout_s = options.timeout_s
         self.tracer: Callable[[int, Execution], None] | None = None
         self.ranges: Ranges | None = None  # of the tracer's
@@ -83,13 +83,26 @@ class Engine:
         self._queue_bound = queue
         self._on_full = on_full
         self._queue: deque[Run] = deque()
-        self._room = threading.Condition(self.lock)
         self._running: set[Run] = set()
-        self._n_made = 0
-        self._free: list[Slot] = [self._new_slot()]
-        self._n_busy = 0
+        self._free: list[Slot] = []
         self._closed = False
+        self._left_in_parent: list[Slot] = []
         self._node_ids = {node.name: node.id for node in plan.graph.nodes}
+        now_and_after_fork(self, Engine._begin_anew)
+        self._free.append(self._new_slot())
+
+    def _begin_anew(self) -> None:
+        """Have no slots: those of a parent process have threads that are not there in a child."""
+        self.lock = threading.Lock()
+        self._room = threading.Condition(self.lock)
+        for run in (*self._queue, *self._running):
+            run.lose()
+        self._queue.clear()
+        self._running.clear()
+        if not self._backend.survives_fork:
+            self._left_in_parent += self._free  # to free what they have is up to the parent
+        self._free = []
+        self._n_made = self._n_busy = 0
 
     @property
     def name(self) -> str:

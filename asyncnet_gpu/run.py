@@ -198,6 +198,12 @@ class Run:
             except Exception:  # of the user's code, in a thread that is not the user's
                 _LOG.exception("a done-callback of %r failed", self)
 
+    def lose(self) -> None:
+        """End in a forked child; done-callbacks are called where the run ends, in the parent."""
+        self._error = cancelled_error()
+        self._callbacks = []
+        self.state = State.DONE
+
     def _left_s(self) -> float:
         """Seconds until the run under way has taken too long."""
         begun = time.monotonic() if self.started_s is None else self.started_s

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from asyncnet_gpu.backends.base import Execution, HostSlice, Slice
+from asyncnet_gpu.forking import now_and_after_fork
 from asyncnet_gpu.plan.cost import DeviceModel
 from asyncnet_gpu.plan.types import Plan
 
@@ -62,6 +63,9 @@ class Timeline:
         self.model = model
         self._runs: list[TracedRun] = []
         self._unread: list[tuple[int, Execution]] = []
+        now_and_after_fork(self, Timeline._make_lock)
+
+    def _make_lock(self) -> None:
         self._lock = threading.Lock()
 
     @property

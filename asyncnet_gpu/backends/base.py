@@ -225,6 +225,8 @@ class AbstractBackend(ABC):
     name: ClassVar[str]
     #: Whether the graph modes differ from the others in speed (work is recorded and replayed).
     captures: ClassVar[bool] = False
+    #: Whether values loaded by a process can be used in those that it forks.
+    survives_fork: ClassVar[bool] = True
 
     @property
     @abstractmethod

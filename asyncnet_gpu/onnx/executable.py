@@ -13,6 +13,7 @@ import numpy as np
 from asyncnet_gpu.api import check_counts, to_numpy
 from asyncnet_gpu.engine import closed_error
 from asyncnet_gpu.errors import NetError, OnnxImportError, PlanError, ShapeError, message
+from asyncnet_gpu.forking import now_and_after_fork
 from asyncnet_gpu.onnx.context import NeedsValue
 from asyncnet_gpu.onnx.host_runs import HostRuns, Options, Progress
 from asyncnet_gpu.onnx.many_plans import ManyPlans, no_plan_yet
@@ -81,11 +82,14 @@ class OnnxExecutable(ManyPlans):
         self._options = dict(options)
         self._plans: OrderedDict[Signature, _Plan] = OrderedDict()
         self._retired: list[_Plan] = []
-        self._lock = threading.Lock()
-        self._making = threading.Lock()
+        now_and_after_fork(self, OnnxExecutable._make_locks)
         self._closed = False
         self._stages: Stages | None = None
         self._host_runs: HostRuns | None = None
+
+    def _make_locks(self) -> None:
+        self._lock = threading.Lock()
+        self._making = threading.Lock()
 
     @property
     def inputs(self) -> tuple[str, ...]:

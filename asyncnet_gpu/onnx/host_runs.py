@@ -17,6 +17,7 @@ from typing import Any, final
 from asyncnet_gpu.backends.base import Execution
 from asyncnet_gpu.engine import closed_error
 from asyncnet_gpu.errors import NetError, message
+from asyncnet_gpu.forking import now_and_after_fork
 from asyncnet_gpu.run import Run, State, cancelled_error, expired_error, queue_full_error
 
 
@@ -103,17 +104,26 @@ class HostRuns:
     """
 
     def __init__(self, name: str, work: Work, options: Options) -> None:
-        self.lock = threading.Lock()
         self.timeout_s = options.timeout_s
         self._name = name
         self._work = work
         self._options = options
-        self._room = threading.Condition(self.lock)
         self._queue: deque[Run] = deque()
         self._under_way: dict[Run, Progress] = {}
         self._threads: set[int] = set()
-        self._n_busy = 0
         self._closed = False
+        now_and_after_fork(self, HostRuns._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """Have no threads: a parent's are not there in a child."""
+        self.lock = threading.Lock()
+        self._room = threading.Condition(self.lock)
+        for run in (*self._queue, *self._under_way):
+            run.lose()
+        self._queue.clear()
+        self._under_way.clear()
+        self._threads.clear()
+        self._n_busy = 0
 
     @property
     def name(self) -> str:

@@ -19,6 +19,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from asyncnet_gpu.api import to_numpy
 from asyncnet_gpu.engine import closed_error
+from asyncnet_gpu.forking import now_and_after_fork
 from asyncnet_gpu.net import AsyncNet
 from asyncnet_gpu.onnx.external import ExternalData
 from asyncnet_gpu.onnx.importer import Importer, Scope, names_read
@@ -88,8 +89,11 @@ class Stages:
         self._between = sorted(made & wanted)
         self._first = self._part(before, self._between, None) if self._between else None
         self._second: OnnxExecutable | None = None
-        self._lock = threading.Lock()
         self._closed = False
+        now_and_after_fork(self, Stages._make_lock)
+
+    def _make_lock(self) -> None:
+        self._lock = threading.Lock()
 
     @property
     def parts(self) -> tuple[OnnxExecutable, ...]:

@@ -16,6 +16,7 @@ from onnx import ModelProto
 from asyncnet_gpu.api import check_counts, to_numpy
 from asyncnet_gpu.engine import closed_error
 from asyncnet_gpu.errors import NetError, message
+from asyncnet_gpu.forking import now_and_after_fork
 from asyncnet_gpu.onnx.dynamic import DEFAULT_PLANS, OnnxNet
 from asyncnet_gpu.onnx.executable import OnnxExecutable
 from asyncnet_gpu.onnx.external import ExternalData
@@ -95,11 +96,14 @@ class StructuredExecutable(ManyPlans):
         self._net = net
         self._options = {"max_plans": DEFAULT_PLANS, **options}
         self._made: OrderedDict[tuple[Any, ...], _Made] = OrderedDict()
-        self._lock = threading.Lock()
+        now_and_after_fork(self, StructuredExecutable._make_lock)
         self._closed = False
         runs_as = Options.of(options)
         check_counts(runs_as.slots, runs_as.queue, runs_as.on_full)
         self._host_runs = HostRuns(net.name, self._carry_out, runs_as)
+
+    def _make_lock(self) -> None:
+        self._lock = threading.Lock()
 
     def run(
         self, inputs: Mapping[str, object] | None = None, /, *, timeout_s: float | None = None,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.cuda_nets import SIZE, diamond, mix
+from helpers.forks import in_child
 
 import asyncnet_gpu as ag
 
@@ -365,3 +366,24 @@ def test_launches_that_the_driver_cannot_take_do_not_hold_the_caller(
             go_on.set()
             stream.synchronize()
         np.testing.assert_array_equal(ag.to_numpy(exe.run(x=X, timeout_s=20)["y"]), -X)
+
+
+@pytest.mark.parametrize("mode", [*MODES, "auto"])
+def test_a_forked_child_is_told_that_cuda_does_not_survive(mode: str) -> None:
+    with diamond().compile(backend="cuda", mode=mode, slots=2) as exe:
+        before = {name: ag.to_numpy(value) for name, value in exe.run(x=X).items()}
+
+        def child() -> None:
+            for use in (
+                lambda: exe.run(x=X),
+                lambda: exe.submit(x=X).result(20),
+                lambda: exe.get_parameter("w"),
+                lambda: exe.set_parameter("w", X),
+            ):
+                with pytest.raises(ag.DeviceError, match=r"before this process was forked.*spawn"):
+                    use()
+            exe.close()
+
+        in_child(child)
+        for name, value in exe.run(x=X).items():
+            np.testing.assert_array_equal(ag.to_numpy(value), before[name])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.forks import in_child
 from helpers.staged_models import NOTHING_BOUND, counting
 
 import asyncnet_gpu as ag
@@ -324,3 +325,27 @@ def test_many_threads_submit_and_cancel() -> None:
             thread.join(100)
         assert not any(thread.is_alive() for thread in threads)
     assert not problems, problems
+
+
+def test_a_forked_child_has_the_stages_and_none_of_the_runs(plants: dict[str, Plant]) -> None:
+    with compiled() as exe:
+        exe.run(given(3))
+        plants[SECOND].open.clear()
+        plants[SECOND].entered.clear()
+        runs = [exe.submit(given(n)) for n in (3, 4)]  # one under way, one queued
+        assert plants[SECOND].entered.wait(30)
+
+        def child() -> None:
+            plants[SECOND].open = threading.Event()
+            plants[SECOND].open.set()
+            for run in runs:
+                with pytest.raises(ag.RunCancelled):
+                    run.result(0)
+            check(exe.run(given(5)), 5)
+            check(exe.submit(given(6)).result(20), 6)
+            exe.close()
+
+        in_child(child)
+        plants[SECOND].open.set()
+        for n, run in zip((3, 4), runs, strict=True):
+            check(run.result(60), n)

@@ -314,7 +314,7 @@ def send(number: int, step: Step) -> None:
 
 @pytest.fixture
 def keyboard() -> Iterator[None]:
-    """Let SIGINT interrupt also where the shell has it ignored: it does for jobs in the background."""
+    """Let SIGINT interrupt: for jobs in the background the shell has it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

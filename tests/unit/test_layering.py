@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2] / PACKAGE
 # From the bottom up. A module imports from its own layer and from those before it; within a layer
 # the imports have no cycle. A name stands for the module or for everything in the folder.
 LAYERS = (
-    ("errors", "limits", "specs"),
+    ("errors", "forking", "limits", "specs"),
     ("ops",),
     ("blob", "net", "net_state", "barrier", "serialize"),
     ("graph",),

@@ -17,15 +17,23 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+from asyncnet_gpu.forking import now_and_after_fork
+
 
 class BlasGovernor:
     """Counts the runs that want a limit; setting and restoring cost a few microseconds."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._libraries: list[Any] | None = None
         self._before: list[int] = []
         self._users: set[object] = set()
+        now_and_after_fork(self, BlasGovernor._begin)
+
+    def _begin(self) -> None:
+        """Have a lock of this process; end the uses by runs that are under way in the parent."""
+        self._lock = threading.Lock()
+        for user in list(self._users):
+            self.release(user)
 
     def acquire(self, n_threads: int, user: object) -> None:
         """Limit the BLAS libraries to `n_threads` until `release` is called for this user."""

@@ -19,6 +19,8 @@ from asyncnet_gpu.backends.cuda.faults import (
 )
 from asyncnet_gpu.backends.cuda.program import CudaProgram
 from asyncnet_gpu.backends.cuda.waiter import Waiter
+from asyncnet_gpu.errors import DeviceError, message
+from asyncnet_gpu.forking import after_fork
 from asyncnet_gpu.graph import PERSISTENT_KINDS
 from asyncnet_gpu.plan.cost import DeviceModel
 from asyncnet_gpu.plan.types import Plan
@@ -47,11 +49,28 @@ class CudaBackend(AbstractBackend):
 
     name: ClassVar[str] = "cuda"
     captures: ClassVar[bool] = True
+    survives_fork: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._devices: tuple[int, ...] | None = None
         self._waiter = Waiter()
         self._buffers: list[Buffer] = []
+        self._forked = False
+        after_fork(self, CudaBackend._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: everything belongs to the parent, and CUDA cannot be used."""
+        self._buffers = []
+        self._forked = True
+
+    def _check_process(self) -> None:
+        if self._forked:
+            raise DeviceError(
+                message("cuda", "compiled before this process was forked",
+                        expected="CUDA used by one process", got="a forked child",
+                        remedy="Compile in the child, and begin children by "
+                        'multiprocessing.get_context("spawn"), for CUDA does not survive a fork.')
+            )  # fmt: skip
 
     @property
     def xp(self) -> Any:
@@ -72,6 +91,7 @@ class CudaBackend(AbstractBackend):
 
     def adopt(self, value: object, spec: TensorSpec, device: int) -> Any:
         """Return `value` on its physical device, to be ordered after the caller's stream."""
+        self._check_process()
         devices = self._devices
         try:
             return arrays.adopt(value, spec, device if devices is None else devices[device])
@@ -112,15 +132,18 @@ class CudaBackend(AbstractBackend):
         self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions
     ) -> AbstractProgram:
         """Bind the plan to a new slot."""
+        self._check_process()
         reclaim.reclaim()
         return CudaProgram(plan, values, options, self._waiter)
 
     def read_value(self, buffer: Any, spec: TensorSpec) -> Any:
         """Return a persistent storage as a fresh NumPy array."""
+        self._check_process()
         return arrays.download(buffer.block, spec, buffer.device)
 
     def write_value(self, buffer: Any, array: Any) -> None:
         """Overwrite a persistent storage and wait for it."""
+        self._check_process()
         arrays.upload(buffer.block, array, buffer.device)
 
     def close(self) -> None:
@@ -131,4 +154,5 @@ class CudaBackend(AbstractBackend):
             for buffer in buffers:
                 buffer.memory.free()
 
-        reclaim.release(free)  # a program that was given up may still read them
+        if not self._forked:
+            reclaim.release(free)  # a program that was given up may still read them
