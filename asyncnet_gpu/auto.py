@@ -84,7 +84,8 @@ class Chooser:
         ------
         Whether there is one to be made and nobody else has the turn.
         """
-        if not self._take_turn(timeout_s):
+        turn = self._take_turn(timeout_s)
+        if turn is None:
             yield False
             return
         try:
@@ -96,7 +97,7 @@ class Chooser:
                     if not self.to_profile and len(self.modes) == 1:
                         self._keep("by measured times no two steps are worth overlapping")
         finally:
-            self._turn.release()
+            turn.release()
 
     def replace(self, modes: Sequence[str], why: str) -> None:
         """Take other candidates, before any was measured; the caller has the turn and `lock`."""
@@ -116,7 +117,8 @@ class Chooser:
         measures
             False for a run that says nothing about its mode: it takes the one believed in.
         """
-        if not self._take_turn(timeout_s):
+        turn = self._take_turn(timeout_s)
+        if turn is None:
             self._visits += 1
             yield self.choice
             return
@@ -132,13 +134,15 @@ class Chooser:
             with self.lock:
                 self._note(mode, seconds, disturbed=visits != self._visits)
         finally:
-            self._turn.release()
+            turn.release()
 
-    def _take_turn(self, timeout_s: float | None = None) -> bool:
+    def _take_turn(self, timeout_s: float | None = None) -> threading.Lock | None:
+        """Return what is to be released: a step that forks comes back in a child with another."""
+        turn = self._turn
         if not self._exclusive:
-            return self._turn.acquire(blocking=False)
+            return turn if turn.acquire(blocking=False) else None
         limit_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        if not self._turn.acquire(timeout=limit_s):
+        if not turn.acquire(timeout=limit_s):
             raise DeadlineExceeded(
                 message(
                     "auto", "a run that updates a state does not end",
@@ -146,7 +150,7 @@ class Chooser:
                     remedy='Pass mode="serial" or "streams", and timeout_s to run.',
                 )
             )  # fmt: skip
-        return True
+        return turn
 
     def _note(self, mode: str, seconds: float, *, disturbed: bool) -> None:
         if self.decided:
@@ -179,14 +183,13 @@ class Chooser:
 
     def settle(self, reason: str) -> None:
         """Stop measuring and keep the candidate believed in."""
-        if self._exclusive:
-            self._take_turn()
+        turn = self._take_turn() if self._exclusive else None
         try:
             with self.lock:
                 self._keep(reason)
         finally:
-            if self._exclusive:
-                self._turn.release()
+            if turn is not None:
+                turn.release()
 
     def _keep(self, reason: str) -> None:
         if self.decided:

@@ -47,6 +47,7 @@ class Slot:
 
     index: int
     program: AbstractProgram
+    era: object  # of the engine that made it: another one after a fork
 
 
 @final
@@ -95,8 +96,7 @@ class Engine:
         """Have no slots: those of a parent process have threads that are not there in a child."""
         self.lock = threading.Lock()
         self._room = threading.Condition(self.lock)
-        for run in (*self._queue, *self._running):
-            run.lose()
+        self._era = object()
         self._queue.clear()
         self._running.clear()
         if not self._backend.survives_fork:
@@ -116,7 +116,7 @@ class Engine:
     def _new_slot(self) -> Slot:
         program = self._backend.program(self.plan, self._values, self.options)
         self._n_made += 1
-        return Slot(self._n_made - 1, program)
+        return Slot(self._n_made - 1, program, self._era)
 
     # -- a run that waits --------------------------------------------------------------------
 
@@ -248,6 +248,8 @@ class Engine:
 
     def _next_or_free(self, slot: Slot) -> Run | None:
         """Return the next queued run; without one the slot becomes free."""
+        if slot.era is not self._era:
+            return None  # a step has forked, and this is the child: the slot is not counted here
         with self.lock:
             run = self._queue.popleft() if self._queue else None
             if run is None:
@@ -331,7 +333,8 @@ class Engine:
         try:
             slot.program.abandon()
         finally:
-            self._lose_slot()
+            if slot.era is self._era:
+                self._lose_slot()
 
     def _lose_slot(self) -> None:
         """Note that a slot is gone, and give the queued runs another one, or the reason why not."""

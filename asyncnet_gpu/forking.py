@@ -29,8 +29,9 @@ def now_and_after_fork(owner: T, method: Callable[[T], None]) -> None:
 
 
 def _after_fork() -> None:
-    for owner, method in list(_in_child.items()):
-        method(owner)
+    with contextlib.ExitStack() as stack:  # each one, whatever another raises
+        for owner, method in list(_in_child.items()):
+            stack.callback(method, owner)
 
 
 with contextlib.suppress(AttributeError):  # a system without fork

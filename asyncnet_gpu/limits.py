@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Real
+from typing import Any
 
 from asyncnet_gpu.errors import PlanError, message
 
@@ -11,7 +11,7 @@ from asyncnet_gpu.errors import PlanError, message
 LONGEST_S = 1e8
 
 
-def limit_s(where: str, option: str, given: object) -> float:
+def limit_s(where: str, option: str, given: Any) -> float:
     """Return a limit as a number that every wait takes.
 
     A time that has passed already is a limit of 0, and infinity is `LONGEST_S`.
@@ -26,12 +26,13 @@ def limit_s(where: str, option: str, given: object) -> float:
     >>> limit_s("run", "timeout_s", float("inf")) == LONGEST_S, limit_s("run", "timeout_s", -1)
     (True, 0.0)
     """
-    if not isinstance(given, Real) or math.isnan(given):
+    if not isinstance(given, Real) or given != given:
         raise PlanError(
             message(where, f"bad {option}", expected="a number of seconds", got=repr(given),
-                    remedy="Leave it out for the limit that compile(timeout_s=) sets.")
+                    remedy="Give an int or float, or leave it out.")
         )  # fmt: skip
-    return min(max(float(given), 0.0), LONGEST_S)
+    number: Any = given  # longer than a float can be, perhaps
+    return float(min(max(number, 0), LONGEST_S))
 
 
 def longest_run_s(given: object) -> float:

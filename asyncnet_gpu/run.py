@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 
 from asyncnet_gpu.backends.base import Execution
 from asyncnet_gpu.errors import DeadlineExceeded, QueueFull, RunCancelled, message
+from asyncnet_gpu.forking import after_fork
 from asyncnet_gpu.limits import limit_s
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Run:
     """
 
     __slots__ = (
-        "_callbacks", "_done", "_engine", "_error", "_outputs", "deadline_s", "execution", "slot",
-        "started_s", "state", "timeout_s",
+        "__weakref__", "_callbacks", "_done", "_engine", "_error", "_outputs", "deadline_s",
+        "execution", "slot", "started_s", "state", "timeout_s",
     )  # fmt: skip
 
     def __init__(self, engine: Runner, execution: Execution, deadline_s: float | None) -> None:
@@ -84,6 +85,7 @@ class Run:
         self.state = State.QUEUED
         self.timeout_s = engine.timeout_s
         self.started_s: float | None = None
+        after_fork(self, Run.lose)
         if deadline_s is not None:
             deadline_s = time.monotonic() + limit_s("submit", "deadline_s", deadline_s)
         self.deadline_s = deadline_s
@@ -200,7 +202,9 @@ class Run:
 
     def lose(self) -> None:
         """End in a forked child; done-callbacks are called where the run ends, in the parent."""
-        self._error = cancelled_error()
+        if self.state is State.DONE:
+            return
+        self._error = lost_error()
         self._callbacks = []
         self.state = State.DONE
 
@@ -230,6 +234,14 @@ class Run:
                 remedy="The run goes on: wait again, or cancel it.",
             )
         )  # fmt: skip
+
+
+def lost_error() -> RunCancelled:
+    """Return the error, in a forked child, of a run of its parent."""
+    return RunCancelled(
+        message("run", "not of this process", expected="a run begun after the fork",
+                got="one that goes on in the parent", remedy="Begin another one here.")
+    )  # fmt: skip
 
 
 def cancelled_error() -> RunCancelled:

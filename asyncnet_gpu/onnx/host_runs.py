@@ -18,6 +18,7 @@ from asyncnet_gpu.backends.base import Execution
 from asyncnet_gpu.engine import closed_error
 from asyncnet_gpu.errors import NetError, message
 from asyncnet_gpu.forking import now_and_after_fork
+from asyncnet_gpu.limits import longest_run_s
 from asyncnet_gpu.run import Run, State, cancelled_error, expired_error, queue_full_error
 
 
@@ -33,7 +34,10 @@ class Options:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Options:
         """Pick them out of all options."""
-        return cls(**{name: options[name] for name in cls.__slots__ if name in options})
+        picked = {name: options[name] for name in cls.__slots__ if name in options}
+        if "timeout_s" in picked:
+            picked["timeout_s"] = longest_run_s(picked["timeout_s"])
+        return cls(**picked)
 
 
 @final
@@ -118,8 +122,6 @@ class HostRuns:
         """Have no threads: a parent's are not there in a child."""
         self.lock = threading.Lock()
         self._room = threading.Condition(self.lock)
-        for run in (*self._queue, *self._under_way):
-            run.lose()
         self._queue.clear()
         self._under_way.clear()
         self._threads.clear()
@@ -223,8 +225,9 @@ class HostRuns:
         return None
 
     def _leave(self) -> None:
-        self._threads.discard(threading.get_ident())
-        self._n_busy -= 1
+        if threading.get_ident() in self._threads:  # else a step has forked, and this is the child
+            self._threads.discard(threading.get_ident())
+            self._n_busy -= 1
         self._room.notify_all()
 
     # -- what a run asks for -------------------------------------------------------------------

@@ -368,22 +368,45 @@ def test_launches_that_the_driver_cannot_take_do_not_hold_the_caller(
         np.testing.assert_array_equal(ag.to_numpy(exe.run(x=X, timeout_s=20)["y"]), -X)
 
 
+def forget_the_driver() -> None:
+    """Have every call of the driver fail, in a process that must make none."""
+    from cupy.cuda import runtime
+
+    def called(*_: object, **__: object) -> None:
+        raise AssertionError("the driver was called")
+
+    for name, value in vars(runtime).items():
+        if callable(value) and name[0].islower():
+            setattr(runtime, name, called)
+
+
 @pytest.mark.parametrize("mode", [*MODES, "auto"])
 def test_a_forked_child_is_told_that_cuda_does_not_survive(mode: str) -> None:
     with diamond().compile(backend="cuda", mode=mode, slots=2) as exe:
         before = {name: ag.to_numpy(value) for name, value in exe.run(x=X).items()}
 
+        run = exe.submit(x=X)
+
         def child() -> None:
+            forget_the_driver()
+            with pytest.raises(ag.RunCancelled, match="goes on in the parent"):
+                run.result(0)
             for use in (
                 lambda: exe.run(x=X),
                 lambda: exe.submit(x=X).result(20),
                 lambda: exe.get_parameter("w"),
                 lambda: exe.set_parameter("w", X),
+                lambda: exe.trace().__enter__(),
+                lambda: exe._engine._new_slot(),
+                lambda: diamond().compile(backend="cuda", mode=mode),
             ):
                 with pytest.raises(ag.DeviceError, match=r"before this process was forked.*spawn"):
                     use()
             exe.close()
+            with diamond().compile(backend="auto", mode="serial") as other:
+                assert other.backend == "cpu"
 
         in_child(child)
+        run.result(20)
         for name, value in exe.run(x=X).items():
             np.testing.assert_array_equal(ag.to_numpy(value), before[name])

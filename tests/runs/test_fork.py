@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
+import time
+import traceback
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,7 @@ from helpers.forks import in_child
 
 import asyncnet_gpu as ag
 from asyncnet_gpu.backends.cpu.blas import GOVERNOR
+from asyncnet_gpu.engine import Engine
 
 N = 64
 X = np.linspace(-1, 1, N * N, dtype=np.float32).reshape(N, N)
@@ -102,16 +108,25 @@ def test_runs_under_way_go_on_in_the_parent_alone(mode: str) -> None:
                 assert run.done()
                 with pytest.raises(ag.RunCancelled):
                     run.result(0)
-            assert not told
+                assert not run._callbacks
+            assert not exe._engine._queue
+            assert not exe._engine._running
+            assert not exe._engine._n_made
+            assert not timeline.runs
             gate.open = threading.Event()
             gate.open.set()
             assert not GOVERNOR._users
             use(exe)
             exe.close()
 
-        # What other threads may hold at that moment.
-        with exe._engine.lock, exe._chooser.lock, GOVERNOR._lock:
-            in_child(child)
+        chooser = exe._chooser
+        with exe.trace() as timeline:
+            # What other threads may hold at that moment.
+            locks = (exe._engine.lock, chooser.lock, chooser._turn, timeline._lock, GOVERNOR._lock)
+            with contextlib.ExitStack() as stack:
+                for lock in locks:
+                    stack.enter_context(lock)
+                in_child(child)
         gate.open.set()
         for run in runs:
             np.testing.assert_array_equal(run.result(20)["y"], expected(X))
@@ -132,3 +147,70 @@ def test_a_state_goes_on_from_where_it_was_in_each_process() -> None:
         counts(exe, 1)
         in_child(lambda: counts(exe, 2))
         counts(exe, 2)
+
+
+def test_a_run_is_lost_to_the_child_wherever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the queue and the slot, too."""
+    begin = Engine._begin
+    children: list[int] = []
+
+    def forking(self: Engine, run: ag.Run, slot: Any) -> bool:
+        def child() -> None:
+            assert run.done()
+            with pytest.raises(ag.RunCancelled, match="goes on in the parent"):
+                run.result(0)
+
+        in_child(child)
+        children.append(1)
+        return begin(self, run, slot)
+
+    with two_branches().compile(backend="cpu", mode="streams") as exe:
+        monkeypatch.setattr(Engine, "_begin", forking)
+        np.testing.assert_array_equal(exe.submit(x=X).result(20)["y"], expected(X))
+    assert children
+
+
+@pytest.mark.parametrize("mode", ["serial", "auto"])
+def test_a_step_may_fork_and_come_back_in_the_child(mode: str) -> None:
+    net = ag.AsyncNet("forking")
+    x = net.input("x", (N, N), "float32")
+    n = net.parameter("n", np.zeros((N, N), np.float32))
+    forks: list[bool] = []
+    fork = Forking(forks)
+    y = net.call(fork, net.matmul(x, x), shape=(N, N), dtype="float32")
+    net.output(y=net.add(y, net.matmul(x, x)), n=net.assign(n, net.add(n, x)))
+
+    with net.compile(backend="cpu", mode=mode, timeout_s=10) as exe:
+        exe.run(x=X)
+        forks.append(True)
+        exe.run(x=X)
+        if fork.child == 0:
+            code = 1
+            try:
+                assert exe._engine._n_busy == 0
+                np.testing.assert_array_equal(exe.run(x=X)["n"], X + X + X)
+                exe.get_parameter("n")
+                begun = time.monotonic()
+                exe.close()
+                code = int(time.monotonic() - begun > 5)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(fork.child, 0)[1]) == 0
+        np.testing.assert_array_equal(exe.run(x=X)["n"], X + X + X)
+
+
+class Forking:
+    """A step that forks once it is told to."""
+
+    def __init__(self, told: list[bool]) -> None:
+        self.told, self.child = told, -1
+
+    def __call__(self, xp: Any, a: Any, out: Any) -> None:
+        if self.told:
+            self.told.clear()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.child = os.fork()
+        out[...] = a

@@ -32,8 +32,8 @@ class BlasGovernor:
     def _begin(self) -> None:
         """Have a lock of this process; end the uses by runs that are under way in the parent."""
         self._lock = threading.Lock()
-        for user in list(self._users):
-            self.release(user)
+        self._users.clear()
+        self._restore()
 
     def acquire(self, n_threads: int, user: object) -> None:
         """Limit the BLAS libraries to `n_threads` until `release` is called for this user."""
@@ -60,9 +60,14 @@ class BlasGovernor:
                 return
             self._users.discard(user)
             if not self._users:
-                for library, before in zip(self._libraries or (), self._before, strict=True):
-                    if library.get_num_threads() != before:
-                        _set(library, before)
+                self._restore()
+
+    def _restore(self) -> None:
+        # Empty when no use is under way: in a forked child nothing is put back then.
+        for library, before in zip(self._libraries or (), self._before, strict=False):
+            if library.get_num_threads() != before:
+                _set(library, before)
+        self._before = []
 
 
 def _set(library: Any, n_threads: int) -> None:

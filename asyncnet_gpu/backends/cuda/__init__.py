@@ -36,6 +36,9 @@ def create() -> CudaBackend:
                 remedy="Install asyncnet-gpu[cuda13x] (or [cuda12x]).",
             )
         )  # fmt: skip
+    from asyncnet_gpu.backends.cuda.process import PROCESS
+
+    PROCESS.check()  # before the driver is asked
     if not cupy.is_available():
         raise DeviceError(
             message(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import cupy
 
 from asyncnet_gpu.backends.base import AbstractBackend, AbstractProgram, ProgramOptions
-from asyncnet_gpu.backends.cuda import arrays, device, reclaim
+from asyncnet_gpu.backends.cuda import arrays, device
 from asyncnet_gpu.backends.cuda.bound import physical_devices
 from asyncnet_gpu.backends.cuda.faults import (
     device_error,
@@ -17,9 +17,10 @@ from asyncnet_gpu.backends.cuda.faults import (
     is_out_of_memory,
     out_of_memory,
 )
+from asyncnet_gpu.backends.cuda.process import PROCESS
 from asyncnet_gpu.backends.cuda.program import CudaProgram
+from asyncnet_gpu.backends.cuda.reclaim import RECLAIMER
 from asyncnet_gpu.backends.cuda.waiter import Waiter
-from asyncnet_gpu.errors import DeviceError, message
 from asyncnet_gpu.forking import after_fork
 from asyncnet_gpu.graph import PERSISTENT_KINDS
 from asyncnet_gpu.plan.cost import DeviceModel
@@ -55,22 +56,11 @@ class CudaBackend(AbstractBackend):
         self._devices: tuple[int, ...] | None = None
         self._waiter = Waiter()
         self._buffers: list[Buffer] = []
-        self._forked = False
+        PROCESS.use()
         after_fork(self, CudaBackend._leave_to_parent)
 
     def _leave_to_parent(self) -> None:
-        """In a forked child: everything belongs to the parent, and CUDA cannot be used."""
         self._buffers = []
-        self._forked = True
-
-    def _check_process(self) -> None:
-        if self._forked:
-            raise DeviceError(
-                message("cuda", "compiled before this process was forked",
-                        expected="CUDA used by one process", got="a forked child",
-                        remedy="Compile in the child, and begin children by "
-                        'multiprocessing.get_context("spawn"), for CUDA does not survive a fork.')
-            )  # fmt: skip
 
     @property
     def xp(self) -> Any:
@@ -83,6 +73,7 @@ class CudaBackend(AbstractBackend):
 
     def model(self) -> DeviceModel:
         """Rates of the first device."""
+        PROCESS.check()
         return device.device_model(0)
 
     def alignment(self) -> int:
@@ -91,7 +82,7 @@ class CudaBackend(AbstractBackend):
 
     def adopt(self, value: object, spec: TensorSpec, device: int) -> Any:
         """Return `value` on its physical device, to be ordered after the caller's stream."""
-        self._check_process()
+        PROCESS.check()
         devices = self._devices
         try:
             return arrays.adopt(value, spec, device if devices is None else devices[device])
@@ -104,7 +95,7 @@ class CudaBackend(AbstractBackend):
 
     def load_values(self, plan: Plan, options: ProgramOptions) -> Mapping[int, Any]:
         """Copy parameters, states and constants to their devices."""
-        reclaim.reclaim()
+        RECLAIMER.reclaim()
         self._devices = options.devices
         devices = physical_devices(plan, options)
         graph = plan.graph
@@ -132,18 +123,18 @@ class CudaBackend(AbstractBackend):
         self, plan: Plan, values: Mapping[int, Any], options: ProgramOptions
     ) -> AbstractProgram:
         """Bind the plan to a new slot."""
-        self._check_process()
-        reclaim.reclaim()
+        PROCESS.check()
+        RECLAIMER.reclaim()
         return CudaProgram(plan, values, options, self._waiter)
 
     def read_value(self, buffer: Any, spec: TensorSpec) -> Any:
         """Return a persistent storage as a fresh NumPy array."""
-        self._check_process()
+        PROCESS.check()
         return arrays.download(buffer.block, spec, buffer.device)
 
     def write_value(self, buffer: Any, array: Any) -> None:
         """Overwrite a persistent storage and wait for it."""
-        self._check_process()
+        PROCESS.check()
         arrays.upload(buffer.block, array, buffer.device)
 
     def close(self) -> None:
@@ -154,5 +145,5 @@ class CudaBackend(AbstractBackend):
             for buffer in buffers:
                 buffer.memory.free()
 
-        if not self._forked:
-            reclaim.release(free)  # a program that was given up may still read them
+        if buffers:
+            RECLAIMER.release(free, self._waiter)  # who was given up may still read them

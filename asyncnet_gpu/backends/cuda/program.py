@@ -12,7 +12,6 @@ from typing import Any, final
 from cupy.cuda import runtime
 
 from asyncnet_gpu.backends.base import AbstractProgram, Execution, ProgramOptions, dependents
-from asyncnet_gpu.backends.cuda import reclaim
 from asyncnet_gpu.backends.cuda.arrays import Adopted
 from asyncnet_gpu.backends.cuda.bound import BoundPlan, planned_bytes
 from asyncnet_gpu.backends.cuda.capture import Marks, Recorder
@@ -29,6 +28,7 @@ from asyncnet_gpu.backends.cuda.frame import Frame
 from asyncnet_gpu.backends.cuda.issue import IssueList
 from asyncnet_gpu.backends.cuda.issuer import Issuer
 from asyncnet_gpu.backends.cuda.progress import last_steps, stuck_steps
+from asyncnet_gpu.backends.cuda.reclaim import RECLAIMER
 from asyncnet_gpu.backends.cuda.resources import Resources
 from asyncnet_gpu.backends.cuda.segments import SHORTEST, make_segments
 from asyncnet_gpu.backends.cuda.timing import HostClock
@@ -75,7 +75,7 @@ class CudaProgram(AbstractProgram):
         self._made: dict[str, Any] = {}
         self._joined = True
         self._begun = False
-        self._all_issued = False
+        self._all_issued = True
         self._blanked = False
         self._abandoned = False
         self._marked: set[int] = set()
@@ -88,7 +88,7 @@ class CudaProgram(AbstractProgram):
         try:
             self._build(values)
         except BaseException as error:
-            reclaim.release(self._resources.close)
+            RECLAIMER.release(self._resources.close)
             wrapped = explained(self._where, error)
             if wrapped is error:
                 raise
@@ -173,13 +173,16 @@ class CudaProgram(AbstractProgram):
         """Carry the plan out and wait; see the contract."""
         until = time.monotonic() + (self.options.timeout_s if timeout_s is None else timeout_s)
         before = runtime.getDevice()
+        handed_on = False
         try:
             self._begin(execution)
             if self._issues_here(execution, timeout_s):
                 self._issue_all(execution)
             else:
                 # The caller's thread must come back in time, also from a launch that blocks.
-                issued = self._issuer_thread().go(partial(self._issue_all, execution))
+                issuer = self._issuer_thread()
+                handed_on = True
+                issued = issuer.go(partial(self._issue_all, execution))
                 if not issued.acquire(True, max(0.0, until - time.monotonic())):
                     return False
             if timeout_s is None and self._trusted and self._joined:
@@ -189,6 +192,9 @@ class CudaProgram(AbstractProgram):
                 self._wait_in_driver()
             elif not self._wait_until(until, self._ended):
                 return False
+        except BaseException:
+            self._all_issued = self._all_issued or not handed_on  # by whom else?
+            raise
         finally:
             runtime.setDevice(before)
         self._finish(execution)
@@ -205,13 +211,19 @@ class CudaProgram(AbstractProgram):
     def start(self, execution: Execution, on_done: Callable[[], None]) -> None:
         """Issue the plan; the waiter's thread calls `on_done`."""
         before = runtime.getDevice()
+        handed_on = False
         try:
             self._begin(execution)
             if self._trusted and self._issues_here(execution, None):
                 self._issue_all(execution)
                 self._watch(execution, on_done)
             else:
-                self._issuer_thread().go(partial(self._issue_then_watch, execution, on_done))
+                issuer = self._issuer_thread()
+                handed_on = True
+                issuer.go(partial(self._issue_then_watch, execution, on_done))
+        except BaseException:
+            self._all_issued = self._all_issued or not handed_on  # by whom else?
+            raise
         finally:
             runtime.setDevice(before)
 
@@ -236,7 +248,7 @@ class CudaProgram(AbstractProgram):
         """Take inputs, allocate outputs, and mark the point on the caller's streams to wait for."""
         with self._lock:
             self._current = execution
-            self._all_issued = self._begun = False
+            self._all_issued = self._joined = self._begun = False
             self._marked.clear()
             if self._blanked:
                 self._blanked = False
@@ -275,7 +287,12 @@ class CudaProgram(AbstractProgram):
 
     def _issue_all(self, execution: Execution) -> None:
         """Enqueue the whole run; errors go into `execution`, the end is enqueued in any case."""
-        frame = self._frame_of(execution)
+        try:
+            self._issue_whole(execution, self._frame_of(execution))
+        finally:
+            self._all_issued = True  # whatever it was: nothing more is enqueued
+
+    def _issue_whole(self, execution: Execution, frame: Frame) -> None:
         try:
             if self._begun and not execution.cancelled:
                 inputs = {name: adopted.array for name, adopted in self._held.items()}
@@ -290,11 +307,9 @@ class CudaProgram(AbstractProgram):
             execution.fail(-1, self._explain("a call of the driver failed", error))
         try:
             frame.join()
-            self._joined = True
+            self._joined = True  # else the end is found by asking every stream
         except driver_errors() as error:
-            self._joined = False  # the end is then found by asking every stream
             execution.fail(-1, self._explain("the end of the run cannot be marked", error))
-        self._all_issued = True
 
     def _replays(self, execution: Execution) -> bool:
         """Whether the run is one launch of a graph; a traced one is issued step by step."""
@@ -416,7 +431,7 @@ class CudaProgram(AbstractProgram):
         """Free everything, now or soon; the program is idle."""
         if self._issuer is not None:
             self._issuer.stop()
-        reclaim.release(self._forget)
+        RECLAIMER.release(self._forget)
 
     def abandon(self) -> None:
         """Let go; what is still in use is kept until the device has ended, or for ever."""
@@ -426,7 +441,7 @@ class CudaProgram(AbstractProgram):
             self.cancel(current)
         if self._issuer is not None:
             self._issuer.stop()
-        reclaim.give_up(self._ended, self._forget)
+        RECLAIMER.give_up(self._waiter, self._ended, self._resources.idle, self._forget)
 
     def _forget(self) -> None:
         self._issue.drop()
