@@ -107,10 +107,12 @@ class Resources:
 
     def close(self) -> None:
         """Give everything back, graphs first; errors of a lost device do not stop it."""
+        # Taken first: from here on `idle` asks nothing of what is being destroyed.
+        streams, self.streams = self.streams, []
         for graph in self._graphs:
             with contextlib.suppress(*driver_errors()):
                 runtime.graphExecDestroy(graph)
-        for stream in self.streams:
+        for stream in streams:
             if stream.handle is not None:
                 with contextlib.suppress(Exception):  # nvmath's error class on a lost device
                     stream.handle.close()
@@ -122,10 +124,10 @@ class Resources:
         for device, event in self._events:
             with contextlib.suppress(*driver_errors()), OnDevice(device):
                 runtime.eventDestroy(event)
-        for stream in self.streams:
+        for stream in streams:
             with contextlib.suppress(*driver_errors()), OnDevice(stream.device):
                 runtime.streamDestroy(stream.ptr)
         for block in self._blocks:
             block.free()
-        self._graphs, self._events, self._blocks, self.streams = [], [], [], []
+        self._graphs, self._events, self._blocks = [], [], []
         self.temporaries.close()
