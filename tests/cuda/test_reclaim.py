@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.cuda_nets import SIZE, diamond
+from helpers.forks import in_child
 from helpers.loops import COND, LOOP, load, matrix
 
 import asyncnet_gpu as ag
@@ -157,6 +158,25 @@ def test_what_is_given_up_in_the_middle_of_freeing_is_not_freed() -> None:
     made.release(lambda: freed.append("second"))
     assert freed == ["first"]
     assert made.n_left == 2
+
+
+def test_a_forked_child_frees_nothing_of_its_parents() -> None:
+    from asyncnet_gpu.backends.cuda.reclaim import Reclaimer
+
+    made, freed = Reclaimer(), list[str]()
+    run = Stuck(made, "owner", lambda: freed.append("program"))
+
+    def child() -> None:
+        run.ended = True
+        made.release(lambda: freed.append("own"))
+        assert freed == ["own"]
+
+    in_child(child)
+    made.reclaim()
+    assert made.n_stuck == made.n_left == 1
+    run.ended = True
+    made.reclaim()
+    assert freed == ["program"]
 
 
 @pytest.mark.parametrize("mode", ["serial", "streams", "graph"])

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from helpers.forks import in_child
 from onnx import TensorProto, helper
 
 from asyncnet_gpu.errors import NetError, OnnxImportError
@@ -41,6 +42,20 @@ def test_a_sequence_of_any_length_goes_in():
         for parts in (rows(1), rows(2, 3), rows(3, 2), rows(1, 1, 1)):
             assert np.array_equal(exe.run(s=parts)["y"], np.concatenate(parts))
         assert exe.n_layouts == 3
+
+
+def test_a_forked_child_runs_it_whoever_held_its_lock():
+    wanted = np.concatenate(rows(2, 3))
+
+    def child():
+        assert np.array_equal(exe.run(s=rows(2, 3))["y"], wanted)
+        assert np.array_equal(exe.submit(s=rows(2, 3)).result(20)["y"], wanted)
+
+    with join().compile(backend="cpu") as exe:
+        child()
+        with exe._lock:
+            in_child(child)
+        child()
 
 
 def test_a_sequence_comes_out():

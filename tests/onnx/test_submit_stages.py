@@ -345,7 +345,10 @@ def test_a_forked_child_has_the_stages_and_none_of_the_runs(plants: dict[str, Pl
             check(exe.submit(given(6)).result(20), 6)
             exe.close()
 
-        in_child(child)
+        stages = exe._stages
+        assert stages is not None
+        with exe._lock, exe._making, stages._lock:  # as other threads may at that moment
+            in_child(child)
         plants[SECOND].open.set()
         for n, run in zip((3, 4), runs, strict=True):
             check(run.result(60), n)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import ctypes
-import threading
 from collections.abc import Callable
 from typing import Protocol, final
 
@@ -135,8 +134,7 @@ class FlagEvents:
     def __init__(self, n_events: int, limit_s: float, *, spin: bool) -> None:
         # A cache line for each: threads that watch different events leave one another alone.
         self._flags = np.zeros((n_events, 16), np.int32)
-        limit_ns = int(min(limit_s, threading.TIMEOUT_MAX) * 1e9)  # which fits into 64 bits
-        self._state = _State(spin_ns=int(_SPIN_S * 1e9) if spin else 0, limit_ns=limit_ns)
+        self._state = _State(spin_ns=int(_SPIN_S * 1e9) if spin else 0, limit_ns=int(limit_s * 1e9))
 
     @property
     def state(self) -> int:
